@@ -1,0 +1,69 @@
+"""Celery's options and the beat schedule, each with its why."""
+
+from pathlib import Path
+
+from config.settings import Settings
+from relay_billing.publisher import broker_options
+
+
+def options(settings: Settings) -> dict[str, object]:
+    """Everything that makes Celery safe for money."""
+    chosen = broker_options(settings.broker_url)
+    redis = settings.broker_url.startswith("redis")
+    filesystem = settings.broker_url.startswith("filesystem")
+    if redis:
+        chosen["broker_transport_options"] = {
+            # A killed worker's jobs are back after this time ...
+            "visibility_timeout": settings.visibility_timeout,
+            # ... because kombu looks for them every 2 s; by default it does so only about every 100 s.
+            "unacked_restore_interval": 2,
+            "unacked_restore_throttle": 1,
+            # A black-holed Redis is noticed by the keepalive, not waited for.
+            "socket_keepalive": True,
+            "socket_connect_timeout": 5,
+            "health_check_interval": 10,
+        }
+    return chosen | {
+        # Acknowledged after the transaction, and given back when the child that had it died.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        # On by default, and then a job that failed is acknowledged, that is: lost.
+        "task_acks_on_failure_or_timeout": False,
+        # Results are in the database.
+        "task_ignore_result": True,
+        # A job that runs when the connection is lost goes on; its copy will be a duplicate.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Quorum queues: the count would never be raised again after a reconnect (celery 9512).
+        "worker_enable_prefetch_count_reduction": False,
+        # RabbitMQ 4.3 refuses queues that are neither durable nor exclusive.
+        "control_queue_exclusive": True,
+        "event_queue_exclusive": True,
+        # Outages are waited out, at start as later.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # SIGTERM: the batch in hand is finished and acknowledged.
+        "worker_soft_shutdown_timeout": 10.0,
+        # Small on servers, so that workers share evenly; the filesystem broker polls once a second, so take many.
+        "worker_prefetch_multiplier": 64 if filesystem else 4,
+        # Flower sees tasks come and go.
+        "worker_send_task_events": True,
+        # structlog has the log.
+        "worker_hijack_root_logger": False,
+        "timezone": "UTC",
+        "beat_schedule": schedule(settings),
+        "beat_schedule_filename": str(Path(settings.var_dir) / "beat-schedule"),
+        "beat_max_loop_interval": 5,
+    }
+
+
+def schedule(settings: Settings) -> dict[str, dict[str, object]]:
+    """The periodic tasks; one that waited longer than its own interval is dropped, the next one does its work."""
+    intervals = {
+        "billing.sweep": settings.sweep_interval,
+        "billing.subscriptions": settings.subscriptions_interval,
+        "billing.reconcile": settings.reconcile_interval,
+    }
+    return {
+        task: {"task": task, "schedule": float(interval), "options": {"expires": interval}}
+        for task, interval in intervals.items()
+    }

@@ -1,0 +1,180 @@
+"""The door for a relay that runs asyncio: the same words, awaited."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
+
+from relay_billing.domain import inputs
+from relay_billing.domain.errors import BillingError, BillingUnavailable
+from relay_billing.domain.funding import FUNDING
+from relay_billing.domain.jobs import Job, RefundJob, SettleJob
+from relay_billing.domain.policy import Durability, Policy
+from relay_billing.domain.sessions import BillingSession, Closing, PreConsume
+from relay_billing.ledger import UseCases, utc_now
+from relay_billing.publisher import Publisher
+from relay_billing.store.drivers import Steps, async_engine_of, atransact, dialect_of
+
+log = logging.getLogger("relay_billing")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AsyncClientSession(BillingSession):
+    """A session that its relay can close, awaited."""
+
+    client: "AsyncBillingClient" = field(repr=False, compare=False)
+    closing: Closing = field(default_factory=Closing, repr=False, compare=False)
+
+    async def settle(self, actual_quota: int, reason: str | None = None) -> None:
+        """Charge what was really used: as `AsyncBillingClient.settle`."""
+        job = SettleJob(self.request_id, actual_quota, reason)
+        self.closing.tried = True
+        await self.client.close_session(job)
+
+    async def refund(self, reason: str | None = None) -> None:
+        """Give the hold back: as `AsyncBillingClient.refund`."""
+        job = RefundJob(self.request_id, reason)
+        self.closing.tried = True
+        await self.client.close_session(job)
+
+    async def reserve(self, target_quota: int) -> "AsyncClientSession":
+        """Raise the hold, at once (semantics §4); returns the session with the new hold."""
+        raised = await self.client.reserve(self.request_id, target_quota)
+        return _bound(raised, self.client, self.closing)
+
+
+def _bound(session: BillingSession, client: "AsyncBillingClient", closing: Closing | None = None) -> AsyncClientSession:
+    values = {each.name: getattr(session, each.name) for each in fields(BillingSession)}
+    return AsyncClientSession(**values, client=client, closing=closing or Closing())
+
+
+class AsyncBillingClient:
+    """As `BillingClient`, for asyncio. One client belongs to one event loop; SQLite needs the extra `asyncio`."""
+
+    def __init__(self, database_url: str, broker_url: str, policy: Policy | None = None) -> None:
+        self._engine = async_engine_of(database_url)
+        self._policy = policy or Policy()
+        self._cases = UseCases(self._policy, utc_now, FUNDING, dialect_of(self._engine))
+        self._publisher = Publisher(broker_url, self._policy.publish_timeout)
+
+    async def _run(self, make: Callable[[], Steps[T]]) -> T:
+        return await atransact(self._engine, self._cases.dialect, make)
+
+    async def pre_consume(
+        self,
+        *,
+        request_id: str,
+        user_id: int,
+        token_id: int | None = None,
+        quota: int,
+        model_name: str = "",
+        preference: str | None = "",
+        playground: bool = False,
+        force_pre_consume: bool = False,
+        hold_ttl: int | None = None,
+        **unknown: object,
+    ) -> AsyncClientSession:
+        """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
+        inputs.no_unknown(unknown, "pre_consume")
+        request = PreConsume(
+            request_id,
+            user_id,
+            token_id,
+            quota,
+            model_name,
+            preference,
+            playground,
+            force_pre_consume,
+            hold_ttl,
+        )
+        request.check()
+        (answer,) = await self._run(lambda: self._cases.pre_consume([request]))
+        if isinstance(answer, BillingError):
+            raise answer
+        return _bound(answer, self)
+
+    @asynccontextmanager
+    async def session(
+        self,
+        *,
+        request_id: str,
+        user_id: int,
+        token_id: int | None = None,
+        quota: int,
+        model_name: str = "",
+        preference: str | None = "",
+        playground: bool = False,
+        force_pre_consume: bool = False,
+        hold_ttl: int | None = None,
+        **unknown: object,
+    ) -> AsyncIterator[AsyncClientSession]:
+        """Pre-consume, and refund when the block is left without a settle or by an exception, a cancellation too."""
+        session = await self.pre_consume(
+            request_id=request_id,
+            user_id=user_id,
+            token_id=token_id,
+            quota=quota,
+            model_name=model_name,
+            preference=preference,
+            playground=playground,
+            force_pre_consume=force_pre_consume,
+            hold_ttl=hold_ttl,
+            **unknown,
+        )
+        try:
+            yield session
+        except BaseException as error:
+            if not session.closing.tried:
+                await asyncio.shield(self._refund_after(session, error))
+            raise
+        if not session.closing.tried:
+            await session.refund("not_settled")
+
+    async def _refund_after(self, session: AsyncClientSession, error: BaseException) -> None:
+        try:
+            await session.refund(type(error).__name__[:64])
+        except BillingError as second:
+            # The relay's own error matters more; the hold expires by itself.
+            log.warning("session %s could not be refunded, its hold will expire: %s", session.request_id, second)
+
+    async def settle(self, request_id: str, actual_quota: int, reason: str | None = None) -> None:
+        """Charge what was really used. When this returns, the charge is safe (semantics §5, §9)."""
+        await self.close_session(SettleJob(request_id, actual_quota, reason))
+
+    async def refund(self, request_id: str, reason: str | None = None) -> None:
+        """Give the hold back. When this returns, the refund is safe (semantics §6, §9)."""
+        await self.close_session(RefundJob(request_id, reason))
+
+    async def close_session(self, job: Job) -> None:
+        """Make one settle or refund safe, and post it."""
+        if self._policy.durability is Durability.BROKER:
+            receipt = self._publisher.post([job])
+            if not await asyncio.to_thread(receipt.wait, self._policy.publish_timeout):
+                await self._intend(job)
+            return
+        await self._intend(job)
+        self._publisher.post([job])
+
+    async def _intend(self, job: Job) -> None:
+        try:
+            await self._run(lambda: self._cases.intend([job]))
+        except BillingUnavailable as error:
+            raise BillingUnavailable(f"{job} is not safe yet, hand it in again: {error}", (job,)) from error
+
+    async def reserve(self, request_id: str, target_quota: int) -> BillingSession:
+        """Raise the hold of an open session, at once: as `Ledger.reserve` (semantics §4)."""
+        inputs.request_id(request_id)
+        inputs.quota("target_quota", target_quota)
+        return await self._run(lambda: self._cases.reserve(request_id, target_quota))
+
+    async def get(self, request_id: str) -> BillingSession:
+        """The session as it stands. Raises UnknownSession."""
+        return await self._run(lambda: self._cases.get(request_id))
+
+    async def close(self) -> None:
+        """Post what still waits, for at most a few seconds, and close all connections."""
+        await asyncio.to_thread(self._publisher.close)
+        await self._engine.dispose()

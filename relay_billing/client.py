@@ -1,0 +1,188 @@
+"""The door for a relay that runs threads."""
+
+import logging
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+
+from relay_billing.domain.errors import BillingError, BillingUnavailable
+from relay_billing.domain.jobs import Job, RefundJob, SettleJob
+from relay_billing.domain.policy import Durability, Policy
+from relay_billing.domain.sessions import BillingSession, Closing
+from relay_billing.ledger import Ledger
+from relay_billing.publisher import Publisher
+from relay_billing.store.drivers import engine_of
+
+log = logging.getLogger("relay_billing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSession(BillingSession):
+    """A session that its relay can close."""
+
+    client: "BillingClient" = field(repr=False, compare=False)
+    closing: Closing = field(default_factory=Closing, repr=False, compare=False)
+
+    def settle(self, actual_quota: int, reason: str | None = None) -> None:
+        """Charge what was really used: as `BillingClient.settle`."""
+        job = SettleJob(self.request_id, actual_quota, reason)
+        self.closing.tried = True
+        self.client.close_session(job)
+
+    def refund(self, reason: str | None = None) -> None:
+        """Give the hold back: as `BillingClient.refund`."""
+        job = RefundJob(self.request_id, reason)
+        self.closing.tried = True
+        self.client.close_session(job)
+
+    def reserve(self, target_quota: int) -> "ClientSession":
+        """Raise the hold, at once (semantics §4); returns the session with the new hold."""
+        raised = self.client.reserve(self.request_id, target_quota)
+        return _bound(raised, self.client, self.closing)
+
+
+def _bound(session: BillingSession, client: "BillingClient", closing: Closing | None = None) -> ClientSession:
+    values = {each.name: getattr(session, each.name) for each in fields(BillingSession)}
+    return ClientSession(**values, client=client, closing=closing or Closing())
+
+
+def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:
+    client = parent()
+    if client is not None:
+        client._engine.dispose(close=False)
+
+
+class BillingClient:
+    """Holds quota in the relay's process, and hands settles and refunds to the workers. Thread-safe, fork-safe.
+
+    `database_url` is the ledger's (`postgresql://…`, `sqlite:///…`), `broker_url` the queue's (`redis://…`, `amqp://…`,
+    `filesystem://FOLDER`), `policy` the same as the workers' (unset: all defaults). Nothing is opened before it is
+    needed. Raises InvalidRequest for a URL that can't be used.
+    """
+
+    def __init__(self, database_url: str, broker_url: str, policy: Policy | None = None) -> None:
+        self._engine = engine_of(database_url)
+        self._ledger = Ledger(self._engine, policy)
+        self._publisher = Publisher(broker_url, self._ledger.policy.publish_timeout)
+        myself = weakref.ref(self)
+        # The parent's connections stay the parent's: a child that closed them would cut the parent off.
+        os.register_at_fork(after_in_child=lambda: _disconnect_in_child(myself))
+
+    def pre_consume(
+        self,
+        *,
+        request_id: str,
+        user_id: int,
+        token_id: int | None = None,
+        quota: int,
+        model_name: str = "",
+        preference: str | None = "",
+        playground: bool = False,
+        force_pre_consume: bool = False,
+        hold_ttl: int | None = None,
+        **unknown: object,
+    ) -> ClientSession:
+        """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
+        session = self._ledger.pre_consume(
+            request_id=request_id,
+            user_id=user_id,
+            token_id=token_id,
+            quota=quota,
+            model_name=model_name,
+            preference=preference,
+            playground=playground,
+            force_pre_consume=force_pre_consume,
+            hold_ttl=hold_ttl,
+            **unknown,
+        )
+        return _bound(session, self)
+
+    @contextmanager
+    def session(
+        self,
+        *,
+        request_id: str,
+        user_id: int,
+        token_id: int | None = None,
+        quota: int,
+        model_name: str = "",
+        preference: str | None = "",
+        playground: bool = False,
+        force_pre_consume: bool = False,
+        hold_ttl: int | None = None,
+        **unknown: object,
+    ) -> Iterator[ClientSession]:
+        """Pre-consume, and refund when the block is left without a settle or by an exception.
+
+        A settle that was tried is never followed by a refund, even where it raised BillingUnavailable: the call was
+        used, so try the settle again; until then the hold stands.
+        """
+        session = self.pre_consume(
+            request_id=request_id,
+            user_id=user_id,
+            token_id=token_id,
+            quota=quota,
+            model_name=model_name,
+            preference=preference,
+            playground=playground,
+            force_pre_consume=force_pre_consume,
+            hold_ttl=hold_ttl,
+            **unknown,
+        )
+        try:
+            yield session
+        except BaseException as error:
+            if not session.closing.tried:
+                self._refund_after(session, error)
+            raise
+        if not session.closing.tried:
+            session.refund("not_settled")
+
+    def _refund_after(self, session: ClientSession, error: BaseException) -> None:
+        try:
+            session.refund(type(error).__name__[:64])
+        except BillingError as second:
+            # The relay's own error matters more; the hold expires by itself.
+            log.warning("session %s could not be refunded, its hold will expire: %s", session.request_id, second)
+
+    def settle(self, request_id: str, actual_quota: int, reason: str | None = None) -> None:
+        """Charge what was really used. When this returns, the charge is safe (semantics §5, §9).
+
+        `reason`: at most 64 characters, kept on the session. Raises InvalidRequest, or BillingUnavailable: then call
+        it again with the same values.
+        """
+        self.close_session(SettleJob(request_id, actual_quota, reason))
+
+    def refund(self, request_id: str, reason: str | None = None) -> None:
+        """Give the hold back. When this returns, the refund is safe (semantics §6, §9). Raises as `settle`."""
+        self.close_session(RefundJob(request_id, reason))
+
+    def close_session(self, job: Job) -> None:
+        """Make one settle or refund safe, and post it."""
+        if self._ledger.policy.durability is Durability.BROKER:
+            if not self._publisher.post([job]).wait(self._ledger.policy.publish_timeout):
+                self._intend(job)
+            return
+        self._intend(job)
+        self._publisher.post([job])
+
+    def _intend(self, job: Job) -> None:
+        try:
+            self._ledger.intend([job])
+        except BillingUnavailable as error:
+            raise BillingUnavailable(f"{job} is not safe yet, hand it in again: {error}", (job,)) from error
+
+    def reserve(self, request_id: str, target_quota: int) -> BillingSession:
+        """Raise the hold of an open session, at once: as `Ledger.reserve` (semantics §4)."""
+        return self._ledger.reserve(request_id, target_quota)
+
+    def get(self, request_id: str) -> BillingSession:
+        """The session as it stands. Raises UnknownSession."""
+        return self._ledger.get(request_id)
+
+    def close(self) -> None:
+        """Post what still waits, for at most a few seconds, and close all connections."""
+        self._publisher.close()
+        self._engine.dispose()

@@ -1,0 +1,100 @@
+"""How a hold begins and grows: replay, preference, trust, pre-consume, reserve (semantics §3, §4)."""
+
+from dataclasses import replace
+
+from relay_billing.domain import inputs, tokens
+from relay_billing.domain.changes import PRE_CONSUME, RESERVE, Book, Changes
+from relay_billing.domain.errors import IdempotencyConflict, InsufficientUserQuota, UnknownSession
+from relay_billing.domain.funding import FundingSource, chain_of, source_of
+from relay_billing.domain.sessions import BillingSession, PreConsume, State
+
+
+def pre_consume(book: Book, request: PreConsume, sources: tuple[FundingSource, ...]) -> Changes:
+    """Decide one pre-consume; the answer is the session in the changes (semantics §3).
+
+    A replay changes nothing and returns the session as it stands. Raises the error of the refusal; then nothing moves.
+    """
+    request.check()
+    chain = chain_of(request.preference, sources)
+    known = book.sessions.get(request.request_id)
+    if known is not None:
+        _check_replay(known, request, chain.preference)
+        return Changes(known)
+    for source, last in zip(chain.sources, (*(False,) * (len(chain.sources) - 1), True), strict=True):
+        if not last and not source.offered(book, request.user_id):
+            continue
+        try:
+            return _hold(book, request, chain.preference, source)
+        except InsufficientUserQuota:
+            if last:
+                raise
+    raise AssertionError("a chain of sources is never empty")
+
+
+def _check_replay(known: BillingSession, request: PreConsume, preference: str) -> None:
+    for field, had, has in (
+        ("user_id", known.user_id, request.user_id),
+        ("token_id", known.token_id, request.token_id),
+        ("quota", known.quota, request.quota),
+        ("model_name", known.model_name, request.model_name),
+        ("preference", known.preference, preference),
+    ):
+        if had != has:
+            raise IdempotencyConflict(request.request_id, field, had, has)
+
+
+def _hold(book: Book, request: PreConsume, preference: str, source: FundingSource) -> Changes:
+    plan = source.plan(book, request, tokens.trusted(book, request.user_id, request.token_id))
+    tokens.check(book, request.user_id, request.token_id, plan.hold)
+    taken = source.take(book, request, plan)
+    ttl = book.policy.hold_ttl if request.hold_ttl is None else request.hold_ttl
+    session = BillingSession(
+        request_id=request.request_id,
+        user_id=request.user_id,
+        token_id=request.token_id,
+        quota=request.quota,
+        model_name=request.model_name,
+        preference=preference,
+        playground=request.playground,
+        state=State.PRECONSUMED,
+        source=source.name,
+        pre_consumed_quota=plan.hold,
+        token_consumed=0 if request.token_id is None else plan.hold,
+        trusted=plan.trusted,
+        created_at=book.now_ms,
+        expires_at=book.now_ms + ttl * 1000,
+    )
+    token_leg = tokens.hold(request.request_id, request.token_id, plan.hold, PRE_CONSUME)
+    return Changes(
+        replace(session, **dict(taken.remembered)),  # type: ignore[arg-type]
+        (*taken.movements, *token_leg),
+        turn=taken.turn,
+    )
+
+
+def reserve(book: Book, request_id: str, target_quota: int, sources: tuple[FundingSource, ...]) -> Changes:
+    """Raise the hold of an open session to `target_quota`; no-op where it is closed, trusted or as high (semantics §4).
+
+    Raises UnknownSession, or the error of the refusal; then nothing moves.
+    """
+    inputs.request_id(request_id)
+    inputs.quota("target_quota", target_quota)
+    session = book.sessions.get(request_id)
+    if session is None:
+        raise UnknownSession(request_id)
+    extra = target_quota - session.pre_consumed_quota
+    if session.state is not State.PRECONSUMED or session.trusted or extra <= 0:
+        return Changes(session)
+    source = source_of(session, sources)
+    source.check_raise(book, session, extra)
+    tokens.check(book, session.user_id, session.token_id, extra)
+    step = session.reserves + 1
+    movements = source.take_raise(book, session, extra, RESERVE, step)
+    raised = replace(
+        session,
+        pre_consumed_quota=target_quota,
+        token_consumed=session.token_consumed + (0 if session.token_id is None else extra),
+        subscription_post_delta=session.subscription_post_delta + (0 if session.subscription_id is None else extra),
+        reserves=step,
+    )
+    return Changes(raised, (*movements, *tokens.hold(request_id, session.token_id, extra, RESERVE, step)))

@@ -1,0 +1,182 @@
+"""The tables (SQLAlchemy Core). Account tables carry new-api's own names; all money is 64-bit quota (semantics §1)."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+metadata = MetaData(naming_convention=NAMING)
+
+# SQLite numbers rows by itself only in an INTEGER column, which is 64-bit there.
+RowId = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _amount(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("username", String(64), nullable=False, server_default=""),
+    _amount("quota"),
+    _amount("used_quota"),
+    _amount("request_count"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("user_id", BigInteger, nullable=False, index=True),
+    Column("key", String(128), nullable=False, server_default=""),
+    Column("name", String(128), nullable=False, server_default=""),
+    Column("status", Integer, nullable=False, server_default=text("1")),
+    _amount("remain_quota"),
+    _amount("used_quota"),
+    Column("unlimited_quota", Boolean, nullable=False, server_default=false()),
+)
+
+subscription_plans = Table(
+    "subscription_plans",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("title", String(128), nullable=False, server_default=""),
+    Column("quota_reset_period", String(16), nullable=False, server_default="never"),
+    _amount("quota_reset_custom_seconds"),
+)
+
+user_subscriptions = Table(
+    "user_subscriptions",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("user_id", BigInteger, nullable=False, index=True),
+    _amount("plan_id"),
+    _amount("amount_total"),
+    _amount("amount_used"),
+    Column("status", String(32), nullable=False, server_default="active"),
+    _amount("start_time"),
+    _amount("end_time"),
+    _amount("last_reset_time"),
+    _amount("next_reset_time"),
+)
+
+ACCOUNT_TABLES = ("users", "tokens", "subscription_plans", "user_subscriptions")
+"""Tables that may be there already, made by the relay."""
+
+billing_sessions = Table(
+    "billing_sessions",
+    metadata,
+    Column("request_id", String(64), primary_key=True),
+    Column("user_id", BigInteger, nullable=False),
+    Column("token_id", BigInteger),
+    Column("quota", BigInteger, nullable=False),
+    Column("model_name", String(255), nullable=False),
+    Column("preference", String(32), nullable=False),
+    Column("playground", Boolean, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("source", String(32), nullable=False),
+    Column("pre_consumed_quota", BigInteger, nullable=False),
+    Column("token_consumed", BigInteger, nullable=False),
+    Column("trusted", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("user_quota", BigInteger),
+    Column("subscription_id", BigInteger),
+    Column("subscription_plan_id", BigInteger),
+    Column("subscription_plan_title", String(128)),
+    _amount("subscription_amount_total"),
+    _amount("subscription_amount_used_after_pre_consume"),
+    _amount("subscription_pre_consumed"),
+    _amount("subscription_post_delta"),
+    _amount("period"),
+    Column("reserves", Integer, nullable=False, server_default=text("0")),
+    Column("actual_quota", BigInteger),
+    Column("reason", String(64)),
+    Column("token_error", String(255)),
+    Column("parked", Boolean, nullable=False, server_default=false()),
+    Column("parked_reason", String(64)),
+    Column("intent", String(8)),
+    Column("intent_quota", BigInteger),
+    Column("intent_reason", String(64)),
+    Column("intent_at", BigInteger),
+    Column("closed_at", BigInteger),
+)
+
+_STATE = billing_sessions.c.state
+_OPEN = _STATE == "preconsumed"
+_WAITING = billing_sessions.c.intent.is_not(None) & _STATE.in_(["preconsumed", "funding_settled", "expired"])
+
+# Partial: only what is open is indexed, so "open sessions by age" stays cheap however many closed ones there are.
+Index(
+    "ix_billing_sessions_open",
+    billing_sessions.c.expires_at,
+    postgresql_where=_OPEN,
+    sqlite_where=_OPEN,
+)
+Index(
+    "ix_billing_sessions_waiting",
+    billing_sessions.c.intent_at,
+    postgresql_where=_WAITING,
+    sqlite_where=_WAITING,
+)
+_TRUSTED = _OPEN & billing_sessions.c.trusted
+Index(
+    "ix_billing_sessions_trusted",
+    billing_sessions.c.user_id,
+    postgresql_where=_TRUSTED,
+    sqlite_where=_TRUSTED,
+)
+
+billing_ledger = Table(
+    "billing_ledger",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("request_id", String(128), nullable=False),
+    Column("account_type", String(16), nullable=False),
+    Column("account_id", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("step", Integer, nullable=False, server_default=text("0")),
+    Column("amount", BigInteger, nullable=False),
+    Column("balance_after", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("note", String(255)),
+    # One row per session, account and kind: a second guard behind the session's state.
+    UniqueConstraint("request_id", "account_type", "account_id", "kind", "step"),
+    Index("ix_billing_ledger_account", "account_type", "account_id", "id"),
+)
+
+billing_dead_letters = Table(
+    "billing_dead_letters",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("task", String(64), nullable=False),
+    Column("request_id", String(64), index=True),
+    Column("user_id", BigInteger),
+    Column("reason", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("job", Text, nullable=False),
+    _amount("quota"),
+    # The same job refused again for the same reason is the same letter, met once more.
+    Column("fingerprint", String(64), nullable=False, unique=True),
+    Column("deliveries", Integer, nullable=False, server_default=text("1")),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""Carries rows to the decision and its changes back. Takes no decision of its own."""

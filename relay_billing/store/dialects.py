@@ -1,0 +1,25 @@
+"""What the ledger needs to know of a database beyond what SQLAlchemy Core says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.dialects import sqlite as lite
+from sqlalchemy.exc import DBAPIError
+
+Insert = pg.Insert | lite.Insert
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One database's own ways."""
+
+    name: str
+    insert: Callable[[Table], Insert]
+    opening: tuple[str, ...]
+    """Statements before a transaction, in autocommit."""
+    begin: str | None
+    """How a transaction begins; None: as the driver does it."""
+    transient: Callable[[DBAPIError], bool]
+    """Whether the same transaction, tried again, may succeed."""

@@ -1,0 +1,186 @@
+"""Runs steps in a transaction: the only place where sync and async differ, and where database errors are told apart."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+from sqlalchemy import URL, Connection, CursorResult, Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, UpdateDataError
+from relay_billing.store.dialects import Dialect
+from relay_billing.store.postgresql import POSTGRESQL
+from relay_billing.store.sqlite import SQLITE
+from relay_billing.store.steps import Command, Reply
+
+T = TypeVar("T")
+Steps = Generator[Sequence[Command], Sequence[Reply], T]
+
+ATTEMPTS = 6
+FIRST_PAUSE_S = 0.02
+POOL_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 5
+
+DIALECTS = {each.name: each for each in (POSTGRESQL, SQLITE)}
+
+
+def dialect_of(engine: Engine | AsyncEngine) -> Dialect:
+    """The dialect of an engine. Raises InvalidRequest for a database that is not supported."""
+    if engine.dialect.name not in DIALECTS:
+        raise InvalidRequest("database_url", f"{engine.dialect.name} is not supported; use {', '.join(DIALECTS)}")
+    return DIALECTS[engine.dialect.name]
+
+
+def _reply(result: CursorResult[tuple[object, ...]]) -> Reply:
+    return Reply(result.mappings().all() if result.returns_rows else (), result.rowcount)
+
+
+def run(connection: Connection, steps: Steps[T]) -> T:
+    """Carry a generator of commands to its end on one connection; return what it returns."""
+    try:
+        commands = next(steps)
+        while True:
+            replies = [_reply(connection.execute(each.statement, each.parameters)) for each in commands]
+            commands = steps.send(replies)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+async def arun(connection: AsyncConnection, steps: Steps[T]) -> T:
+    """As `run`, on an async connection."""
+    try:
+        commands = next(steps)
+        while True:
+            replies = [_reply(await connection.execute(each.statement, each.parameters)) for each in commands]
+            commands = steps.send(replies)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+@contextmanager
+def _transaction(engine: Engine, dialect: Dialect) -> Iterator[Connection]:
+    if dialect.begin is None:
+        with engine.begin() as connection:
+            yield connection
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for statement in dialect.opening:
+            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(dialect.begin)
+        try:
+            yield connection
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")
+
+
+@asynccontextmanager
+async def _atransaction(engine: AsyncEngine, dialect: Dialect) -> AsyncIterator[AsyncConnection]:
+    if dialect.begin is None:
+        async with engine.begin() as connection:
+            yield connection
+        return
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        for statement in dialect.opening:
+            await connection.exec_driver_sql(statement)
+        await connection.exec_driver_sql(dialect.begin)
+        try:
+            yield connection
+        except BaseException:
+            await connection.exec_driver_sql("ROLLBACK")
+            raise
+        await connection.exec_driver_sql("COMMIT")
+
+
+class _Attempts:
+    """Counts what was tried, and decides whether an error is worth another try."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._made = 0
+
+    def failed(self, error: SQLAlchemyError) -> float:
+        """The pause, in seconds, before the next attempt; raises one of our errors when there is none."""
+        self._made += 1
+        # Two at once with one request id: the second insert fails, and its next attempt meets a replay.
+        again = isinstance(error, IntegrityError | PoolTimeout)
+        again = again or (isinstance(error, DBAPIError) and self._dialect.transient(error))
+        if again and self._made < ATTEMPTS:
+            return FIRST_PAUSE_S * float(2 ** (self._made - 1)) * random.uniform(0.5, 1.5)
+        cause = str(getattr(error, "orig", error)).strip().split("\n")[0]
+        if again and not isinstance(error, IntegrityError):
+            raise BillingUnavailable(f"the database did not take it in {self._made} attempts: {cause}") from error
+        raise UpdateDataError(f"the database refused it: {cause}") from error
+
+
+def transact(engine: Engine, dialect: Dialect, make: Callable[[], Steps[T]]) -> T:
+    """Run the steps in one transaction, again where the database asks for it.
+
+    Everything run here may be run twice: a commit whose answer was lost is met as a replay or a duplicate.
+    Raises BillingUnavailable after a bounded number of attempts, UpdateDataError for what no retry mends.
+    """
+    attempts = _Attempts(dialect)
+    while True:
+        try:
+            with _transaction(engine, dialect) as connection:
+                return run(connection, make())
+        except SQLAlchemyError as error:
+            pause = attempts.failed(error)
+        time.sleep(pause)
+
+
+async def atransact(engine: AsyncEngine, dialect: Dialect, make: Callable[[], Steps[T]]) -> T:
+    """As `transact`, on an async engine."""
+    attempts = _Attempts(dialect)
+    while True:
+        try:
+            async with _atransaction(engine, dialect) as connection:
+                return await arun(connection, make())
+        except SQLAlchemyError as error:
+            pause = attempts.failed(error)
+        await asyncio.sleep(pause)
+
+
+def _url(database_url: str) -> URL:
+    try:
+        url = make_url(database_url)
+    except ArgumentError as error:
+        raise InvalidRequest("database_url", "is not a database URL, as postgresql://user@host/name") from error
+    if url.get_backend_name() not in DIALECTS:
+        supported = ", ".join(DIALECTS)
+        raise InvalidRequest("database_url", f"{url.get_backend_name()} is not supported; use {supported}")
+    return url
+
+
+def _engine_options(url: URL) -> dict[str, object]:
+    if url.get_backend_name() == "sqlite":
+        return {}
+    return {
+        "pool_timeout": POOL_TIMEOUT_S,
+        "pool_use_lifo": True,
+        "connect_args": {"connect_timeout": CONNECT_TIMEOUT_S},
+    }
+
+
+def engine_of(database_url: str) -> Engine:
+    """An engine for a database URL; of PostgreSQL through psycopg 3. Raises InvalidRequest for another database."""
+    url = _url(database_url)
+    if url.get_backend_name() == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    return create_engine(url, **_engine_options(url))
+
+
+def async_engine_of(database_url: str) -> AsyncEngine:
+    """As `engine_of`, for asyncio; SQLite is reached through aiosqlite."""
+    url = _url(database_url)
+    driver = "postgresql+psycopg" if url.get_backend_name() == "postgresql" else "sqlite+aiosqlite"
+    return create_async_engine(url.set(drivername=driver), **_engine_options(url))

@@ -1,0 +1,1 @@
+"""What the queue can ask. Thin: parse, call the ledger, sort outcomes."""

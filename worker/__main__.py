@@ -1,0 +1,5 @@
+"""`python -m worker COMMAND`."""
+
+from worker.cli import app
+
+app(prog_name="python -m worker")

@@ -1,0 +1,17 @@
+"""What operators type; a file a noun."""
+
+import typer
+
+from worker.cli import books, database, process
+from worker.demo import command
+
+app = typer.Typer(
+    help="Operate relay-billing: the tables, the books, the processes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("migrate")(database.migrate)
+app.command("reconcile")(books.reconcile)
+app.command("health")(process.health)
+app.command("demo")(command.demo)
