@@ -1,4 +1,4 @@
-"""A real worker process on each broker, with each database."""
+"""A real worker process on each broker."""
 
 import json
 from collections.abc import Callable
