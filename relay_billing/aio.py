@@ -15,7 +15,8 @@ from relay_billing.domain.policy import Durability, Policy
 from relay_billing.domain.sessions import BillingSession, Closing, PreConsume
 from relay_billing.ledger import UseCases, utc_now
 from relay_billing.publisher import Publisher
-from relay_billing.store.drivers import Steps, async_engine_of, atransact, dialect_of
+from relay_billing.store.commands import Steps
+from relay_billing.store.drivers import async_engine_of, atransact, dialect_of
 
 log = logging.getLogger("relay_billing")
 T = TypeVar("T")

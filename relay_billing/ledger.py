@@ -1,7 +1,7 @@
 """Joins: a use case is load, decide, write in one transaction, for one item or five hundred. Nothing else commits."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -9,18 +9,21 @@ from typing import TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
+from relay_billing import deadletters
+from relay_billing.deadletters import DeadLetter, Filter, Resolution
 from relay_billing.domain import holds, inputs, settlement
 from relay_billing.domain.changes import Book, Changes, SubscriptionTurn
 from relay_billing.domain.errors import BillingError, BillingUnavailable, InvalidRequest, UnknownSession
 from relay_billing.domain.funding import FUNDING, FundingSource, turn_of
 from relay_billing.domain.jobs import Answer, Job, Outcome, RefundJob, SettleJob
-from relay_billing.domain.policy import Policy
+from relay_billing.domain.policy import MAX_SECONDS, Policy
 from relay_billing.domain.sessions import BillingSession, Intent, PreConsume
 from relay_billing.reconcile import Drift, drifts
-from relay_billing.store import steps
+from relay_billing.store import retention, steps
+from relay_billing.store.commands import Steps
 from relay_billing.store.dialects import Dialect
-from relay_billing.store.drivers import Steps, dialect_of, transact
-from relay_billing.store.steps import Command, Reply
+from relay_billing.store.drivers import dialect_of, transact
+from relay_billing.store.letters import count_delivery, dead_letters, deliveries_of, forget_delivery
 
 T = TypeVar("T")
 Clock = Callable[[], datetime]
@@ -145,7 +148,7 @@ class UseCases:
         yield from steps.write(book, self.dialect)
         return answers
 
-    def turn(self, after_id: int) -> Generator[Sequence[Command], Sequence[Reply], tuple[int | None, int]]:
+    def turn(self, after_id: int) -> Steps[tuple[int | None, int]]:
         """Move one batch of calendars; return the last id looked at (None: that was all), and how many moved."""
         book = self._book()
         yield from steps.load_due_subscriptions(book, after_id, SWEEP_BATCH)
@@ -164,9 +167,27 @@ class UseCases:
         yield from steps.write(book, self.dialect)
         return (looked_at[-1] if len(looked_at) == SWEEP_BATCH else None), moved
 
-    def bury(self, letters: Sequence[dict[str, object]]) -> Steps[None]:
+    def bury(self, letters: Sequence[deadletters.Letter]) -> Steps[None]:
         """Keep dead letters that no transition wrote: unknown sessions and messages that are no jobs."""
-        yield [steps.dead_letters(self.dialect, letters, self.now_ms())]
+        yield [dead_letters(self.dialect, letters, self.now_ms())]
+
+    def replay(self, letter_id: int) -> Steps[Resolution]:
+        """Judge a dead letter's job afresh."""
+        return deadletters.replay(self._book(), self.dialect, self.funding, letter_id)
+
+    def write_off(self, letter_id: int, reason: str) -> Steps[Resolution]:
+        """Give up what a dead letter has at stake."""
+        return deadletters.write_off(self._book(), self.dialect, self.funding, letter_id, reason)
+
+    def count_delivery(self, key: str) -> Steps[int]:
+        """Count one more delivery of a job or message; return how many there were."""
+        yield [count_delivery(self.dialect, key, self.now_ms())]
+        (found,) = yield [deliveries_of(key)]
+        return int(found.rows[0]["deliveries"])
+
+    def forget_delivery(self, key: str) -> Steps[None]:
+        """It is dealt with."""
+        yield [forget_delivery(key)]
 
 
 class Ledger:
@@ -299,13 +320,65 @@ class Ledger:
             after = last
         return moved
 
-    def bury(self, letters: Sequence[dict[str, object]]) -> None:
+    def bury(self, letters: Sequence[deadletters.Letter]) -> None:
         """Keep dead letters made by `relay_billing.deadletters`."""
         self._run(lambda: self._cases.bury(letters))
 
-    def reconcile(self) -> list[Drift]:
-        """Prove the books; return what does not add up, nothing when all does (semantics §10)."""
+    def dead_letters(self, chosen: Filter | None = None) -> list[DeadLetter]:
+        """The jobs that could not be applied, oldest first; unset: the first 100 that nobody has dealt with."""
+        return self._run(lambda: deadletters.find(chosen or Filter()))
+
+    def replay(self, letter_id: int) -> Resolution:
+        """Judge a dead letter's job afresh; safe to repeat (semantics §5)."""
+        inputs.row_id("id", letter_id)
+        return self._run(lambda: self._cases.replay(letter_id))
+
+    def write_off(self, letter_id: int, reason: str) -> Resolution:
+        """Give up what a dead letter has at stake: a parked session's hold goes back, and the ledger says why.
+
+        `reason`: 1 to 255 characters. Safe to repeat.
+        """
+        inputs.row_id("id", letter_id)
+        inputs.text("reason", reason, 1, deadletters.MAX_NOTE)
+        return self._run(lambda: self._cases.write_off(letter_id, reason))
+
+    def purge_dead_letters(self, before_ms: int) -> int:
+        """Remove letters that were dealt with before then (Unix milliseconds); return how many."""
+        return self._run(lambda: deadletters.purge(before_ms))
+
+    def purge(self, retention_s: int) -> int:
+        """Remove sessions closed longer ago than `retention_s` seconds, with their ledger rows; return how many.
+
+        An opening row an account carries their sum forward, so that the books still prove (semantics §10).
+        """
+        inputs.whole("retention_s", retention_s, 1, MAX_SECONDS)
+        now = self._cases.now_ms()
+        removed = 0
+        for _ in range(MAX_SWEEP_BATCHES):
+            batch = self._run(lambda: retention.purge(now - retention_s * 1000, now, SWEEP_BATCH))
+            removed += batch
+            if batch < SWEEP_BATCH:
+                break
+        return removed
+
+    def count_delivery(self, key: str) -> int:
+        """Count one more delivery of what may kill its worker; return how many there were."""
+        return self._run(lambda: self._cases.count_delivery(key))
+
+    def forget_delivery(self, key: str) -> None:
+        """What was counted under `key` is dealt with."""
+        self._run(lambda: self._cases.forget_delivery(key))
+
+    def reconcile(self, since_ms: int | None = None, user_id: int | None = None) -> list[Drift]:
+        """Prove the books; return what does not add up, nothing when all does (semantics §10).
+
+        `since_ms`: only what has moved since then (Unix milliseconds); `user_id`: only that user's.
+        """
+        return list(self.drifts(since_ms, user_id))
+
+    def drifts(self, since_ms: int | None = None, user_id: int | None = None) -> Iterator[Drift]:
+        """As `reconcile`, one by one: memory is bounded whatever the tables' size."""
         try:
-            return list(drifts(self._engine))
+            yield from drifts(self._engine, since_ms, user_id)
         except OperationalError as error:
             raise BillingUnavailable(f"the database can't be read: {error.orig}") from error

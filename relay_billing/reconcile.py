@@ -3,10 +3,23 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, ColumnElement, Engine, Executable, and_, case, cast, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Engine,
+    Executable,
+    Table,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+)
 
 from relay_billing.domain.accounts import AccountType
-from relay_billing.domain.changes import ADJUST
+from relay_billing.domain.changes import ADJUST, OPENING, TOP_UP
 from relay_billing.domain.sessions import State
 from relay_billing.schema import billing_ledger, billing_sessions, tokens, user_subscriptions, users
 
@@ -20,7 +33,7 @@ class Drift:
     """One thing that does not add up. Amounts are quota; of a subscription the balance is `-amount_used`."""
 
     what: str
-    """`wallet`, `subscription`, `token`, `session` (its funding) or `session token`."""
+    """`wallet`, `subscription`, `token`, `session` (its funding) `session token` or `movement without session`."""
     id: str
     expected: int
     found: int
@@ -31,28 +44,64 @@ class Drift:
         return self.found - self.expected
 
 
-def _accounts(account_type: AccountType, key: ColumnElement[int], balance: ColumnElement[int]) -> Executable:
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What to look at; unset: everything."""
+
+    since_ms: int | None
+    user_id: int | None
+
+    def accounts(self, account_type: AccountType, table: Table) -> list[ColumnElement[bool]]:
+        """Conditions on ledger rows of accounts of this type, whose rows are in `table`."""
+        c = billing_ledger.c
+        where = [c.account_type == account_type.value]
+        if self.since_ms is not None:
+            moved = select(c.account_id).where(c.account_type == account_type.value, c.created_at >= self.since_ms)
+            where.append(c.account_id.in_(moved))
+        if self.user_id is not None:
+            owner = table.c.id if table is users else table.c.user_id
+            where.append(c.account_id.in_(select(table.c.id).where(owner == self.user_id)))
+        return where
+
+    def sessions(self) -> list[ColumnElement[bool]]:
+        """Conditions on sessions."""
+        s = billing_sessions.c
+        where: list[ColumnElement[bool]] = []
+        if self.since_ms is not None:
+            where.append(or_(s.created_at >= self.since_ms, s.closed_at >= self.since_ms))
+        if self.user_id is not None:
+            where.append(s.user_id == self.user_id)
+        return where
+
+
+def _accounts(scope: _Scope, account_type: AccountType, table: Table, balance: ColumnElement[int]) -> Executable:
     """Opening balance + sum of the ledger must be the balance now. An account that was deleted proves nothing."""
     c = billing_ledger.c
     sums = (
-        select(c.account_id, func.sum(c.amount).label("total"), func.min(c.id).label("first"))
-        .where(c.account_type == account_type.value)
+        select(
+            c.account_id,
+            func.sum(c.amount).label("total"),
+            func.min(c.id).label("first"),
+            func.max(case((c.kind == OPENING, 1), else_=0)).label("opened"),
+        )
+        .where(*scope.accounts(account_type, table))
         .group_by(c.account_id)
         .subquery()
     )
     first = billing_ledger.alias()
-    # The first row knows what the account held before it: that is its opening balance.
-    expected = cast(first.c.balance_after - first.c.amount + sums.c.total, BigInteger)
+    # The first row knows what the account held before it; an opening row is that balance itself.
+    opening = case((sums.c.opened == 1, 0), else_=first.c.balance_after - first.c.amount)
+    expected = cast(opening + sums.c.total, BigInteger)
     return (
         select(literal(account_type.value), sums.c.account_id, expected, balance)
         .select_from(sums)
         .join(first, first.c.id == sums.c.first)
-        .join(key.table, key == sums.c.account_id)
+        .join(table, table.c.id == sums.c.account_id)
         .where(expected != balance)
     )
 
 
-def _sessions(what: str, account_types: tuple[str, ...], *where: ColumnElement[bool]) -> Executable:
+def _sessions(scope: _Scope, what: str, account_types: tuple[str, ...], *where: ColumnElement[bool]) -> Executable:
     """What a session moved must be what its state says: -actual, -hold, or nothing (semantics §10)."""
     s, c = billing_sessions.c, billing_ledger.c
     expected = case(
@@ -65,29 +114,40 @@ def _sessions(what: str, account_types: tuple[str, ...], *where: ColumnElement[b
     return (
         select(literal(what), s.request_id, expected, found)
         .select_from(billing_sessions.outerjoin(billing_ledger, legs))
-        .where(*where)
+        .where(*scope.sessions(), *where)
         .group_by(s.request_id)
         .having(found != expected)
     )
 
 
-def _proofs() -> Iterator[Executable]:
-    yield _accounts(AccountType.WALLET, users.c.id, users.c.quota)
-    yield _accounts(AccountType.SUBSCRIPTION, user_subscriptions.c.id, -user_subscriptions.c.amount_used)
-    yield _accounts(AccountType.TOKEN, tokens.c.id, tokens.c.remain_quota)
-    yield _sessions("session", FUNDING_ACCOUNTS)
+def _orphans(scope: _Scope) -> Executable:
+    """Every movement belongs to a session; adjustments, top-ups and opening rows have none."""
+    s, c = billing_sessions.c, billing_ledger.c
+    theirs = select(s.request_id).where(s.request_id == c.request_id).exists()
+    since = [] if scope.since_ms is None else [c.created_at >= scope.since_ms]
+    rows = select(literal("movement without session"), c.request_id, literal(0), cast(func.sum(c.amount), BigInteger))
+    return rows.where(c.kind.not_in([ADJUST, TOP_UP, OPENING]), ~theirs, *since).group_by(c.request_id)
+
+
+def _proofs(scope: _Scope) -> Iterator[Executable]:
+    yield _accounts(scope, AccountType.WALLET, users, users.c.quota)
+    yield _accounts(scope, AccountType.SUBSCRIPTION, user_subscriptions, -user_subscriptions.c.amount_used)
+    yield _accounts(scope, AccountType.TOKEN, tokens, tokens.c.remain_quota)
+    yield _sessions(scope, "session", FUNDING_ACCOUNTS)
     s = billing_sessions.c
     charged = and_(s.token_error.is_(None), s.state.in_([State.SETTLED.value, State.PRECONSUMED.value]))
-    yield _sessions("session token", (AccountType.TOKEN.value,), s.token_id.is_not(None), charged)
+    yield _sessions(scope, "session token", (AccountType.TOKEN.value,), s.token_id.is_not(None), charged)
+    if scope.user_id is None:
+        yield _orphans(scope)
 
 
-def drifts(engine: Engine) -> Iterator[Drift]:
-    """Yield everything that does not add up (semantics §10).
+def drifts(engine: Engine, since_ms: int | None = None, user_id: int | None = None) -> Iterator[Drift]:
+    """Yield everything that does not add up (semantics §10), of what has moved since a time, or of one user.
 
     Each proof is one statement, so that it sees one moment of the books even while they move.
     """
     with engine.connect().execution_options(stream_results=True, yield_per=ROWS_AT_ONCE) as connection:
-        for proof in _proofs():
+        for proof in _proofs(_Scope(since_ms, user_id)):
             for row in connection.execute(proof):
                 what, of, expected, found = row
                 yield Drift(what, str(of), int(expected), int(found))

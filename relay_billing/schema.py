@@ -131,6 +131,8 @@ Index(
     postgresql_where=_OPEN,
     sqlite_where=_OPEN,
 )
+# For retention. Rows come in the order of their age, so a BRIN of a few pages does, and no settle has to touch it.
+Index("ix_billing_sessions_created", billing_sessions.c.created_at, postgresql_using="brin")
 Index(
     "ix_billing_sessions_waiting",
     billing_sessions.c.intent_at,
@@ -161,6 +163,7 @@ billing_ledger = Table(
     # One row per session, account and kind: a second guard behind the session's state.
     UniqueConstraint("request_id", "account_type", "account_id", "kind", "step"),
     Index("ix_billing_ledger_account", "account_type", "account_id", "id"),
+    Index("ix_billing_ledger_created", "created_at", postgresql_using="brin"),
 )
 
 billing_dead_letters = Table(
@@ -178,5 +181,18 @@ billing_dead_letters = Table(
     Column("fingerprint", String(64), nullable=False, unique=True),
     Column("deliveries", Integer, nullable=False, server_default=text("1")),
     Column("created_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    # What an operator did about it; null: nothing yet.
+    Column("resolution", String(16)),
+    Column("resolved_at", BigInteger),
+    Column("note", String(255)),
+)
+
+# How often a job was handed out again after its worker was lost; a row goes when the job is applied.
+billing_deliveries = Table(
+    "billing_deliveries",
+    metadata,
+    Column("fingerprint", String(64), primary_key=True),
+    Column("deliveries", Integer, nullable=False),
     Column("last_at", BigInteger, nullable=False),
 )

@@ -9,8 +9,11 @@ from relay_billing.domain.jobs import Answer
 from relay_billing.domain.policy import Policy
 from relay_billing.domain.sessions import BillingSession, State, may_move
 
-PRE_CONSUME, RESERVE, SETTLE, REFUND, EXPIRE, ADJUST = "pre_consume", "reserve", "settle", "refund", "expire", "adjust"
+PRE_CONSUME, RESERVE, SETTLE, REFUND, EXPIRE = "pre_consume", "reserve", "settle", "refund", "expire"
+TOP_UP, ADJUST = "top_up", "adjust"
 """Kinds of ledger rows (semantics §10)."""
+OPENING = "opening"
+"""Kind, and request id, of the row that stands for all that retention has removed of an account (semantics §10)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Movement:
     kind: str
     amount: int
     step: int = 0
+    note: str | None = None
+    """Why an operator did it; a movement with a note is written even where it moves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ class Book:
         )
 
     def _move(self, movement: Movement) -> None:
-        if movement.amount == 0:
+        if movement.amount == 0 and movement.note is None:
             return
         account = (movement.account_type, movement.account_id)
         self.deltas[account] = self.deltas.get(account, 0) + movement.amount
@@ -133,6 +138,9 @@ class Book:
         of, amount = movement.account_id, movement.amount
         match movement.account_type:
             case AccountType.WALLET:
+                if amount == 0 and of not in self.wallets:
+                    # A note about a user who is gone, or was never known.
+                    return 0
                 wallet = self.wallets[of]
                 self.wallets[of] = replace(wallet, quota=wallet.quota + amount)
                 return wallet.quota + amount

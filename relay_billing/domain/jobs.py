@@ -82,6 +82,8 @@ class Answer:
     """Quota that the job would have charged or given back."""
     differs: bool = False
     """A duplicate settle that names another amount: the first one stands."""
+    token_error: str | None = None
+    """A settle whose token leg could not be done: its token is gone."""
 
 
 def reason_of(answer: Answer) -> str:

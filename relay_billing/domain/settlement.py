@@ -89,7 +89,7 @@ def _settle(
         session = replace(session, subscription_post_delta=session.subscription_post_delta + delta)
     token_delta = job.actual_quota - (0 if late else session.token_consumed)
     changes = _settled(book, session, job.actual_quota, token_delta, job.reason, funding)
-    return changes, _answer(session, job, Outcome.LATE if late else Outcome.APPLIED)
+    return changes, _done(changes, job, Outcome.LATE if late else Outcome.APPLIED)
 
 
 def _resume(book: Book, session: BillingSession, job: SettleJob) -> tuple[Changes, Answer]:
@@ -98,7 +98,14 @@ def _resume(book: Book, session: BillingSession, job: SettleJob) -> tuple[Change
     if actual != job.actual_quota:
         return Changes(), _answer(session, job, Outcome.CONFLICT, f"its funding was settled with {actual}")
     changes = _settled(book, session, actual, actual - session.token_consumed, job.reason, ())
-    return changes, _answer(session, job, Outcome.APPLIED)
+    return changes, _done(changes, job, Outcome.APPLIED)
+
+
+def _done(changes: Changes, job: SettleJob, outcome: Outcome) -> Answer:
+    """The answer to a settle that was applied; a token that was gone is told."""
+    settled = changes.session
+    assert settled is not None
+    return replace(_answer(settled, job, outcome, settled.token_error or ""), token_error=settled.token_error)
 
 
 def _settled(
@@ -178,6 +185,21 @@ def expire(book: Book, request_id: str, sources: tuple[FundingSource, ...]) -> b
         book.post(changes)
         book.dead_letters.append(answer)
         return False
+    return True
+
+
+def release(book: Book, session: BillingSession, reason: str, sources: tuple[FundingSource, ...]) -> bool:
+    """Give a parked session's hold back, by an operator's word.
+
+    False where the session is not parked and open, or its account is gone: then there is nothing to give it back to.
+    """
+    if not session.parked or session.state is not State.PRECONSUMED:
+        return False
+    try:
+        back = _hold_back(book, session, sources, REFUND)
+    except Parked:
+        return False
+    book.post(Changes(_closed(book, session, State.REFUNDED, reason), back))
     return True
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
@@ -13,13 +13,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, UpdateDataError
+from relay_billing.store.commands import Reply, Steps
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.postgresql import POSTGRESQL
 from relay_billing.store.sqlite import SQLITE
-from relay_billing.store.steps import Command, Reply
 
 T = TypeVar("T")
-Steps = Generator[Sequence[Command], Sequence[Reply], T]
 
 ATTEMPTS = 6
 FIRST_PAUSE_S = 0.02

@@ -3,20 +3,16 @@
 A generator yields lists of commands and is sent a list of answers; `drivers` runs it on a connection, sync or async.
 """
 
-import hashlib
-import json
-from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 
-from sqlalchemy import Executable, RowMapping, Select, bindparam, func, or_, select, update
+from sqlalchemy import RowMapping, Select, bindparam, func, or_, select, update
 
 from relay_billing.domain.accounts import AccountType, Plan, Subscription, Token, Wallet
 from relay_billing.domain.changes import Book
 from relay_billing.domain.errors import UpdateDataError
-from relay_billing.domain.jobs import Answer, Job, reason_of, task_of
 from relay_billing.domain.sessions import BillingSession, Intent, State
 from relay_billing.schema import (
-    billing_dead_letters,
     billing_ledger,
     billing_sessions,
     subscription_plans,
@@ -24,7 +20,9 @@ from relay_billing.schema import (
     user_subscriptions,
     users,
 )
+from relay_billing.store.commands import Command, Load, Reply
 from relay_billing.store.dialects import Dialect
+from relay_billing.store.letters import dead_letters, letter_of
 
 SESSION_COLUMNS = tuple(field.name for field in fields(BillingSession))
 # What a transition may change; the rest of the row is what pre-consume made of it.
@@ -45,25 +43,6 @@ MUTABLE = (
     "intent_at",
     "closed_at",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One statement, with one set of parameters or a list of them."""
-
-    statement: Executable
-    parameters: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a command brought: its rows, or how many rows it touched."""
-
-    rows: Sequence[RowMapping]
-    count: int
-
-
-Load = Generator[Sequence[Command], Sequence[Reply], None]
 
 
 def _locked(statement: Select[tuple[object, ...]]) -> Command:
@@ -112,6 +91,12 @@ def load_accounts(book: Book, user_ids: Collection[int], token_ids: Collection[i
     book.plans.update({row["id"]: Plan(**row) for row in plans.rows})
     for reply in counts:
         book.trusted_open.update({row["user_id"]: row["open"] for row in reply.rows})
+
+
+def load_wallets(book: Book, user_ids: Collection[int]) -> Load:
+    """Lock wallets alone."""
+    (wallets,) = yield [_users(user_ids)]
+    fill_accounts(book, wallets, Reply((), 0), Reply((), 0))
 
 
 def _plan_rows() -> Select[tuple[object, ...]]:
@@ -232,6 +217,7 @@ def write(book: Book, dialect: Dialect) -> Load:
                 "amount": entry.movement.amount,
                 "balance_after": entry.balance_after,
                 "created_at": entry.created_at,
+                "note": entry.movement.note,
             }
             for entry in book.entries
         ]
@@ -349,48 +335,3 @@ def _subscription_writes(book: Book, deltas: Mapping[int, int]) -> list[Command]
             }
         )
     return [Command(statement, rows)]
-
-
-def letter_of(answer: Answer) -> dict[str, object]:
-    """The dead letter of a job that was judged and could not be applied."""
-    return letter(answer.job, reason_of(answer), answer.detail, answer.user_id, answer.at_stake)
-
-
-def letter(job: Job, reason: str, detail: str, user_id: int | None, quota: int) -> dict[str, object]:
-    """A row of `billing_dead_letters` for one job."""
-    return raw_letter(task_of(job), job.wire(), reason, detail, job.request_id, user_id, quota)
-
-
-def raw_letter(
-    task: str,
-    job: object,
-    reason: str,
-    detail: str,
-    request_id: str | None = None,
-    user_id: int | None = None,
-    quota: int = 0,
-) -> dict[str, object]:
-    """A row of `billing_dead_letters` for whatever came over the queue."""
-    body = json.dumps(job, sort_keys=True, default=str)
-    return {
-        "task": task,
-        "request_id": request_id,
-        "user_id": user_id,
-        "reason": reason,
-        "detail": detail,
-        "job": body,
-        "quota": quota,
-        "fingerprint": hashlib.sha256("\n".join((task, reason, body)).encode()).hexdigest(),
-    }
-
-
-def dead_letters(dialect: Dialect, letters: Sequence[dict[str, object]], now_ms: int) -> Command:
-    """Keep letters; one met before is counted, not doubled."""
-    insert = dialect.insert(billing_dead_letters)
-    table = billing_dead_letters.c
-    statement = insert.on_conflict_do_update(
-        index_elements=[table.fingerprint],
-        set_={"deliveries": table.deliveries + 1, "last_at": insert.excluded.last_at},
-    )
-    rows = [{**each, "created_at": now_ms, "last_at": now_ms} for each in letters]
-    return Command(statement, sorted(rows, key=lambda each: str(each["fingerprint"])))
