@@ -29,6 +29,8 @@ def options(settings: Settings) -> dict[str, object]:
         "task_reject_on_worker_lost": True,
         # On by default, and then a job that failed is acknowledged, that is: lost.
         "task_acks_on_failure_or_timeout": False,
+        # Keeps what Celery would log and drop.
+        "worker_consumer": "worker.consumer:LedgerConsumer",
         # Results are in the database.
         "task_ignore_result": True,
         # A job that runs when the connection is lost goes on; its copy will be a duplicate.
@@ -62,6 +64,7 @@ def schedule(settings: Settings) -> dict[str, dict[str, object]]:
         "billing.sweep": settings.sweep_interval,
         "billing.subscriptions": settings.subscriptions_interval,
         "billing.reconcile": settings.reconcile_interval,
+        "billing.purge": settings.purge_interval,
     }
     return {
         task: {"task": task, "schedule": float(interval), "options": {"expires": interval}}

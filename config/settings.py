@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     subscriptions_interval: int = Field(60, ge=1, description="Seconds between looks at subscription periods")
     reconcile_interval: int = Field(3600, ge=1, description="Seconds between proofs of the books")
     unknown_session_retries: int = Field(3, ge=0, le=6, description="Tries again of a job whose session is not there")
-    visibility_timeout: int = Field(60, ge=30, description="Seconds after which Redis gives a job to another worker")
+    visibility_timeout: int = Field(20, ge=15, description="Seconds after which Redis gives a job to another worker")
+    retention_days: int = Field(90, ge=1, le=3650, description="Days that closed sessions and their ledger rows stay")
+    purge_interval: int = Field(3600, ge=1, description="Seconds between removals of what is older")
 
     @property
     def policy(self) -> Policy:

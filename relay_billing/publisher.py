@@ -21,6 +21,9 @@ log = logging.getLogger("relay_billing")
 
 SCHEMES = ("redis", "rediss", "amqp", "amqps", "filesystem")
 DEFAULT_FOLDER = "var/broker"
+DEAD_QUEUE = f"{QUEUE}.dead"
+DELIVERY_LIMIT = 20
+"""Deliveries of one message by RabbitMQ; above what the worker counts, so that poison is found there first."""
 MAX_WAITING = 10_000
 """Messages that may wait for a slow broker; more are left to their intents."""
 CLOSE_TIMEOUT_S = 5.0
@@ -29,8 +32,25 @@ RETRIES = {"max_retries": 2, "interval_start": 0, "interval_step": 0.1, "interva
 
 def billing_queue(scheme: str) -> Queue:
     """The queue `billing`, durable; on RabbitMQ a quorum queue, whose delayed jobs need a topic exchange."""
-    arguments = {"x-queue-type": "quorum"} if scheme.startswith("amqp") else None
+    arguments = None
+    if scheme.startswith("amqp"):
+        arguments = {
+            "x-queue-type": "quorum",
+            # What kills every worker that takes it comes to an end; the sweep deals with the dead queue.
+            "x-delivery-limit": DELIVERY_LIMIT,
+            "x-dead-letter-exchange": DEAD_QUEUE,
+            # A dead message waits here until the dead queue has confirmed it.
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
     return Queue(QUEUE, Exchange(QUEUE, type="topic"), routing_key=QUEUE, durable=True, queue_arguments=arguments)
+
+
+def dead_queue() -> Queue:
+    """RabbitMQ's queue of messages that were rejected, or given out too often."""
+    arguments = {"x-queue-type": "quorum"}
+    exchange = Exchange(DEAD_QUEUE, type="fanout")
+    return Queue(DEAD_QUEUE, exchange, durable=True, queue_arguments=arguments)
 
 
 def broker_options(broker_url: str) -> dict[str, object]:

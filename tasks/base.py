@@ -1,9 +1,11 @@
 """One task is one transaction of the ledger. This sorts what comes of it: metric, log line, dead letter, retry."""
 
+import hashlib
+import json
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
@@ -22,11 +24,19 @@ from tasks import metrics
 log = structlog.get_logger("tasks")
 T = TypeVar("T")
 
-OUTAGE_PATIENCE_S = 20.0
-"""How long a task waits for the database before it gives its message back; well below the visibility time-out."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
-BACKOFF_S = (1, 2, 4, 8, 16, 32)
+OUTAGE_PATIENCE_S = 8.0
+"""How long a task waits for the database before it gives its message back; below the visibility time-out."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
+BACKOFF_S = (1, 2, 4, 8, 8, 8)
 """Seconds before each try again of a job whose session is not there; all below the visibility time-out."""
+WHOLE_DELIVERIES = 2
+"""Times a message that came back is tried whole. After that its jobs are tried one by one, to find the poison."""
+MAX_DELIVERIES = 3
+"""Times one job is tried by itself. One that has lost its worker that often is buried (semantics §9)."""
+
+
+def _key(task: str, jobs: Sequence[Job]) -> str:
+    return hashlib.sha256(json.dumps([task, *(job.wire() for job in jobs)]).encode()).hexdigest()[:60]
 
 
 class Books:
@@ -49,6 +59,7 @@ class Books:
 class LedgerTask(Task):
     """Base of all tasks: acknowledged late, given back when lost, never a result."""
 
+    Request = "tasks.request:LedgerRequest"
     acks_late = True
     reject_on_worker_lost = True
     acks_on_failure_or_timeout = False
@@ -91,56 +102,101 @@ class LedgerTask(Task):
             )
 
     def carry_out(self, args: Sequence[object], message: dict[str, object]) -> None:
-        """Apply the jobs of one message. What is no valid job is buried, and its valid neighbours are applied."""
+        """Apply the jobs of one message. What is no valid job is buried, and its valid neighbours are applied.
+
+        Never ends in an error: Celery would drop the message. It is applied, buried, or given back.
+        """
+        came_back = bool((self.request.delivery_info or {}).get("redelivered"))
+        try:
+            unknown = self.deal_with(self.name, args, message, came_back=came_back)
+        except Reject:
+            raise
+        except Exception as error:
+            log.exception("a message failed, it goes back", task=self.name)
+            time.sleep(LONGEST_PAUSE_S)
+            raise Reject(f"{type(error).__name__}: {error}", requeue=True) from error
+        self._again(unknown)
+
+    def deal_with(
+        self, task: str, args: Sequence[object], message: Mapping[str, object], *, came_back: bool
+    ) -> list[Answer]:
+        """Apply or bury all that a message holds; return the answers of jobs whose session is not there."""
         try:
             if args:
                 raise InvalidRequest("args", "must be empty: a message has the keyword `jobs` alone")
-            inputs.no_unknown({key: value for key, value in message.items() if key != "jobs"}, self.name)
+            inputs.no_unknown({key: value for key, value in message.items() if key != "jobs"}, task)
             items = check_message(message.get("jobs"))
         except InvalidRequest as error:
-            whole = {"args": list(args), "kwargs": message}
-            self.bury([deadletters.of_message(self.name, whole, deadletters.INVALID_MESSAGE, str(error))])
-            return
+            whole = {"args": list(args), "kwargs": dict(message)}
+            self.bury([deadletters.of_message(task, whole, deadletters.INVALID_MESSAGE, str(error))])
+            return []
         jobs: list[Job] = []
         invalid: list[deadletters.Letter] = []
         for item in items:
             try:
-                jobs.append(parse(self.name, item))
+                jobs.append(parse(task, item))
             except InvalidRequest as error:
-                letter = deadletters.of_message(self.name, item, deadletters.INVALID_MESSAGE, str(error))
-                invalid.append(letter)
+                invalid.append(deadletters.of_message(task, item, deadletters.INVALID_MESSAGE, str(error)))
         self.bury(invalid)
-        if jobs:
-            self._apply(jobs)
+        if not jobs:
+            return []
+        answers = self._cautiously(task, jobs) if came_back else self._judge(task, jobs)
+        for answer in answers:
+            self._count(task, answer)
+        return [answer for answer in answers if answer.outcome is Outcome.UNKNOWN_SESSION]
 
-    def _apply(self, jobs: Sequence[Job]) -> None:
+    def _judge(self, task: str, jobs: Sequence[Job]) -> list[Answer]:
+        """Judge jobs in one transaction. A batch that fails is judged job by job: one can't hold up the rest."""
         try:
-            answers = self.patiently(lambda: self.ledger.judge(jobs))
+            return self.patiently(lambda: self.ledger.judge(jobs))
         except Reject:
             raise
         except Exception as error:
-            log.exception("jobs failed", task=self.name, jobs=len(jobs))
-            detail = f"{type(error).__name__}: {error}"
-            self.bury([deadletters.of_message(self.name, job.wire(), deadletters.ERROR, detail) for job in jobs])
-            return
-        for answer in answers:
-            self._count(answer)
-        self._again([answer for answer in answers if answer.outcome is Outcome.UNKNOWN_SESSION])
+            if len(jobs) > 1:
+                return [answer for job in jobs for answer in self._judge(task, [job])]
+            log.exception("a job failed", task=task, request_id=jobs[0].request_id)
+            self.bury([deadletters.of_job(jobs[0], deadletters.ERROR, f"{type(error).__name__}: {error}")])
+            return []
 
-    def _count(self, answer: Answer) -> None:
+    def _cautiously(self, task: str, jobs: Sequence[Job]) -> list[Answer]:
+        """Judge a message that came back: something in it may have killed its worker, so deliveries are counted."""
+        whole = _key(task, jobs)
+        if self.patiently(lambda: self.ledger.count_delivery(whole)) <= WHOLE_DELIVERIES:
+            answers = self._judge(task, jobs)
+        else:
+            answers = [answer for job in jobs for answer in self._alone(task, job)]
+        self.patiently(lambda: self.ledger.forget_delivery(whole))
+        return answers
+
+    def _alone(self, task: str, job: Job) -> list[Answer]:
+        key = _key(task, [job]) + ".1"
+        deliveries = self.patiently(lambda: self.ledger.count_delivery(key))
+        if deliveries > MAX_DELIVERIES:
+            detail = f"its worker was lost {MAX_DELIVERIES} times"
+            self.bury([deadletters.of_job(job, deadletters.POISON, detail)])
+            answers = []
+        else:
+            answers = self._judge(task, [job])
+        self.patiently(lambda: self.ledger.forget_delivery(key))
+        return answers
+
+    def _count(self, task: str, answer: Answer) -> None:
         outcome = answer.outcome
-        metrics.JOBS.labels(self.name, outcome.value).inc()
+        metrics.JOBS.labels(task, outcome.value).inc()
         told = log.debug
         if answer.differs:
-            metrics.JOBS.labels(self.name, Outcome.CONFLICT.value).inc()
+            metrics.JOBS.labels(task, Outcome.CONFLICT.value).inc()
             told = log.warning
         if outcome in (Outcome.CONFLICT, Outcome.PARKED):
             # The ledger has buried it in the transaction that judged it.
             metrics.DEAD_LETTERS.labels(reason_of(answer)).inc()
             told = log.warning
+        if answer.token_error:
+            metrics.TOKEN_ERRORS.inc()
+            told = log.warning
         told(
             "job",
-            task=self.name,
+            task=task,
             request_id=answer.job.request_id,
             user_id=answer.user_id,
             outcome=outcome.value,

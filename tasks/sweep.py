@@ -3,7 +3,7 @@
 import structlog
 from celery import shared_task
 
-from tasks import metrics
+from tasks import metrics, rejects
 from tasks.base import LedgerTask
 
 log = structlog.get_logger("tasks")
@@ -16,7 +16,10 @@ def sweep(self: LedgerTask) -> None:
     expired = self.patiently(self.ledger.expire_holds)
     for outcome, count in outcomes.items():
         metrics.JOBS.labels(self.name, outcome.value).inc(count)
+    rejected = rejects.drain(self)
+    metrics.SWEPT.labels("rejected_messages").inc(rejected)
     metrics.SWEPT.labels("intents").inc(outcomes.total())
     metrics.SWEPT.labels("expired_holds").inc(expired)
-    if outcomes or expired:
-        log.info("swept", intents={each.value: count for each, count in outcomes.items()}, expired_holds=expired)
+    if outcomes or expired or rejected:
+        intents = {each.value: count for each, count in outcomes.items()}
+        log.info("swept", intents=intents, expired_holds=expired, rejected_messages=rejected)

@@ -5,7 +5,7 @@ from celery import Celery, signals
 from config.celery import options
 from worker import health, logs, startup
 
-TASKS = ("tasks.settle", "tasks.refund", "tasks.sweep", "tasks.subscriptions", "tasks.reconcile")
+TASKS = ("tasks.settle", "tasks.refund", "tasks.sweep", "tasks.subscriptions", "tasks.reconcile", "tasks.purge")
 
 settings = startup.settings()
 app = Celery("worker", include=TASKS)

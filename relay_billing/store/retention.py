@@ -33,7 +33,7 @@ def purge(before_ms: int, now_ms: int, limit: int) -> Steps[int]:
 
 
 def _carry_forward(theirs: ColumnElement[bool], now_ms: int) -> Load:
-    """Add the rows that go to their accounts' opening rows. Two at once: the second insert fails, and is tried again."""
+    """Add the rows that go to their accounts' opening rows. Two at once: the second insert fails and is retried."""
     c = billing_ledger.c
     total = cast(func.sum(c.amount), BigInteger).label("total")
     summed = select(c.account_type, c.account_id, total).where(theirs).group_by(c.account_type, c.account_id)
