@@ -1,5 +1,6 @@
 """Refuses to start, in one clear line, what could not work."""
 
+import sys
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -11,10 +12,11 @@ from relay_billing.store.drivers import engine_of
 
 
 class Refusal(SystemExit):
-    """Ends the process with one line on standard error."""
+    """Ends the process with one line on standard error, and exit code 2."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"relay-billing can't start: {problem}")
+        print(f"relay-billing: {problem}", file=sys.stderr)
+        super().__init__(2)
 
 
 def settings() -> Settings:

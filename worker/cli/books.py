@@ -5,46 +5,35 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from relay_billing import Ledger
-from relay_billing.domain.errors import BillingError
 from relay_billing.domain.money import usd
 from relay_billing.reconcile import Drift
-from relay_billing.store.drivers import engine_of
-from worker import startup
+from worker.cli.opening import ledger, moment_ms
 
 
-def table_of(drifts: list[Drift]) -> Table:
-    """A line for each thing that does not add up."""
-    table = Table("what", "id", title="Drift")
-    for column in ("expected", "found", "difference"):
-        table.add_column(column, justify="right")
-    for drift in drifts:
-        difference = f"{drift.difference:+,} ({usd(drift.difference)})"
-        table.add_row(drift.what, drift.id, f"{drift.expected:,}", f"{drift.found:,}", difference)
-    return table
+def line_of(drift: Drift) -> str:
+    """What does not add up, and by how much."""
+    difference = f"{drift.difference:+,} ({usd(drift.difference)})"
+    return f"{drift.what} {drift.id}: expected {drift.expected:,}, found {drift.found:,}, difference {difference}"
 
 
-def reconcile(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False) -> None:
-    """Prove the books. Exits 1 when something does not add up; repairs nothing.
+def reconcile(
+    since: Annotated[str | None, typer.Option(help="Only what moved since 30m, 12h, 7d ago or a date.")] = None,
+    user: Annotated[int | None, typer.Option(help="Only this user's accounts and sessions.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each drift, one a line.")] = False,
+) -> None:
+    """Prove the books. Exits 1 when something does not add up, with a line for each; repairs nothing.
 
-    Example: python -m worker reconcile --json
+    Example: python -m worker reconcile --since 1d
     """
-    settings = startup.settings()
-    startup.check_database(settings)
-    engine = engine_of(settings.database_url)
-    try:
-        drifts = Ledger(engine, settings.policy).reconcile()
-    except BillingError as error:
-        raise startup.Refusal(str(error)) from None
-    finally:
-        engine.dispose()
-    if as_json:
-        print(json.dumps([{**asdict(drift), "difference": drift.difference} for drift in drifts]))
-    elif drifts:
-        Console().print(table_of(drifts))
-    else:
+    found = 0
+    with ledger() as books:
+        for drift in books.drifts(moment_ms("--since", since), user):
+            found += 1
+            if as_json:
+                print(json.dumps({**asdict(drift), "difference": drift.difference}))
+            else:
+                print(line_of(drift))
+    if not found and not as_json:
         print("no drift: every account and every session adds up")
-    raise typer.Exit(1 if drifts else 0)
+    raise typer.Exit(1 if found else 0)

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select
 from relay_billing.domain.money import usd
 from relay_billing.reconcile import Drift
 from relay_billing.schema import user_subscriptions, users
-from worker.cli.books import table_of
+from worker.cli.books import line_of
 from worker.demo.relay import Tally
 from worker.demo.scene import Cast
 
@@ -72,7 +72,8 @@ def show(console: Console, tallies: dict[str, Tally], found: dict[str, Balance])
 def verdict(console: Console, drifts: list[Drift], missing: dict[str, int], open_sessions: int) -> bool:
     """Say whether the books balance; True: they do."""
     if drifts:
-        console.print(table_of(drifts))
+        for drift in drifts:
+            console.print(line_of(drift))
     for name, quota in missing.items():
         console.print(f"[red]{name}: {quota:+,} quota is neither left nor charged[/red]")
     if open_sessions:
