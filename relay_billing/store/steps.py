@@ -189,7 +189,8 @@ def write_intents(intents: Sequence[Mapping[str, object]]) -> Command:
         .where(
             c.request_id == bindparam("of"),
             c.intent.is_(None),
-            c.state.in_([State.PRECONSUMED.value, State.EXPIRED.value, State.FUNDING_SETTLED.value]),
+            # Not IN: a list inside can't be sent with many sets of parameters.
+            or_(*(c.state == state.value for state in (State.PRECONSUMED, State.EXPIRED, State.FUNDING_SETTLED))),
         )
         # A parked session is judged afresh by what comes now, the sweep included.
         .values(

@@ -1,0 +1,100 @@
+"""The tables come and go by migration; what a relay has is never touched."""
+
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import BigInteger, Connection, Engine, inspect, text
+
+from relay_billing import Ledger, Policy, migrations
+from relay_billing.schema import ACCOUNT_TABLES, metadata
+from relay_billing.store.drivers import engine_of
+from tests.fixtures.books import given, wallet
+
+OURS = {table for table in metadata.tables if table.startswith("billing_")}
+
+
+def tables(connection: Connection) -> set[str]:
+    return set(inspect(connection).get_table_names())
+
+
+def test_up_down_and_up_again(empty_url: str) -> None:
+    engine = engine_of(empty_url)
+    with engine.begin() as connection:
+        assert migrations.current(connection) is None
+        migrations.upgrade(connection)
+        assert migrations.current(connection) == migrations.head()
+        assert tables(connection) >= OURS | set(ACCOUNT_TABLES)
+    with engine.begin() as connection:
+        migrations.downgrade(connection, "0001")
+        migrations.downgrade(connection)
+        assert tables(connection) & OURS == set()
+        assert tables(connection) >= set(ACCOUNT_TABLES)
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+        migrations.upgrade(connection)
+        assert tables(connection) >= OURS
+    engine.dispose()
+
+
+def test_migrations_and_metadata_agree(empty_url: str) -> None:
+    engine = engine_of(empty_url)
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+        # SQLite gives a default back in other words than it was given.
+        defaults = connection.dialect.name == "postgresql"
+        options = {
+            "version_table": migrations.VERSION_TABLE,
+            "compare_type": True,
+            "compare_server_default": defaults,
+        }
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_account_tables_that_are_there_are_kept_with_all_they_hold(empty_url: str) -> None:
+    engine = engine_of(empty_url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE users (id BIGINT PRIMARY KEY, username VARCHAR(20), password TEXT, quota BIGINT,"
+                " used_quota BIGINT DEFAULT 0, request_count BIGINT DEFAULT 0, aff_code VARCHAR(32))"
+            )
+        )
+        connection.execute(text("INSERT INTO users (id, username, quota, aff_code) VALUES (1, 'ann', 500, 'x1')"))
+        migrations.upgrade(connection)
+    given(engine, token=[{"id": 1, "user_id": 1, "remain_quota": 500}])
+    Ledger(engine, Policy(trust_quota=0)).pre_consume(request_id="r1", user_id=1, token_id=1, quota=100)
+    assert wallet(engine) == 400
+    with engine.begin() as connection:
+        migrations.downgrade(connection)
+        assert tuple(connection.execute(text("SELECT quota, aff_code FROM users")).one()) == (400, "x1")
+    engine.dispose()
+
+
+def test_money_is_64_bits_wide_everywhere(engine: Engine) -> None:
+    with engine.connect() as connection:
+        kinds = {
+            f"{table}.{column['name']}": column["type"]
+            for table in metadata.tables
+            for column in inspect(connection).get_columns(table)
+        }
+    words = ("quota", "amount", "consumed", "balance", "delta")
+    not_money = {"tokens.unlimited_quota", "subscription_plans.quota_reset_period"}
+    money = {name for name in kinds if any(word in name for word in words)} - not_money
+    assert {"users.quota", "tokens.remain_quota", "billing_ledger.amount", "billing_dead_letters.quota"} <= money
+    assert {name for name in money if not isinstance(kinds[name], BigInteger)} == set()
+
+
+def test_open_sessions_by_age_are_found_through_an_index_of_open_ones_alone(postgresql: Engine) -> None:
+    given(postgresql, user=[{"id": 1, "quota": 10**9}], token=[{"id": 1, "user_id": 1, "remain_quota": 10**9}])
+    with postgresql.begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        query = (
+            "EXPLAIN SELECT request_id FROM billing_sessions "
+            "WHERE state = 'preconsumed' AND expires_at < 5 ORDER BY expires_at LIMIT 500"
+        )
+        plan = "\n".join(row[0] for row in connection.execute(text(query)))
+    assert "ix_billing_sessions_open" in plan
+    with postgresql.connect() as connection:
+        definition = "SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_billing_sessions_open'"
+        assert "WHERE ((state)::text = 'preconsumed'::text)" in connection.execute(text(definition)).scalar_one()
