@@ -38,3 +38,5 @@ def configure(log_format: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    # It tells at every look at the migrations which database it looks at.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
