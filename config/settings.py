@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     )
     subscription_overflow: SubscriptionOverflow = Field(
         _DEFAULT.subscription_overflow,
-        description="A settle above what the subscription has left: `overdraw` it, take the rest from the `wallet`, or `reject`",
+        description="A settle above what is left: `overdraw`, take the rest from the `wallet`, or `reject`",
     )
     max_settle_quota: int = Field(
         _DEFAULT.max_settle_quota, description="Quota; a settle above it waits for an operator; 0: no limit"
