@@ -1,0 +1,182 @@
+"""What a worker does when it, its broker, its database or a message is not well."""
+
+import json
+import os
+import pickle
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from sqlalchemy import Connection, func, select
+
+from relay_billing import BillingClient, Ledger, Policy, SettleJob
+from relay_billing.deadletters import DeadLetter, Filter
+from relay_billing.domain.policy import Durability
+from relay_billing.publisher import broker_options, dead_queue
+from relay_billing.schema import billing_sessions
+from tests.fixtures.books import given, states, wallet
+from tests.fixtures.waiting import until
+from tests.fixtures.wire import Foreign
+from tests.fixtures.workers import CELERY, Process, Site, environment
+
+WEALTH = 1_000_000
+TIMEOUT_S = 40.0
+REDIS_PATIENCE_S = 30.0
+"""A killed worker's jobs are back within this time, with the defaults."""
+
+
+@pytest.fixture
+def client(site: Site) -> BillingClient:
+    given(site.engine, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
+    return BillingClient(site.database_url, site.broker.url, Policy(trust_quota=0, durability=Durability.BROKER))
+
+
+def hold(client: BillingClient, request_id: str, quota: int = 100) -> None:
+    client.pre_consume(request_id=request_id, user_id=1, token_id=1, quota=quota)
+
+
+def settled(site: Site) -> int:
+    with site.engine.connect() as connection:
+        query = select(func.count()).where(billing_sessions.c.state == "settled")
+        return int(connection.execute(query).scalar_one())
+
+
+def letters(site: Site) -> list[DeadLetter]:
+    return Ledger(site.engine).dead_letters(Filter(resolved=None))
+
+
+def proved(site: Site) -> bool:
+    return Ledger(site.engine).reconcile() == []
+
+
+def blocked(site: Site, worker: Process, client: BillingClient) -> Connection:
+    """A connection whose lock a job in hand waits for."""
+    blocker = site.engine.connect()
+    if site.engine.dialect.name == "sqlite":
+        blocker.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        blocker.exec_driver_sql("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+    client.settle("busy", 60)
+    until(lambda: "Task billing.settle" in worker.output, TIMEOUT_S, "the job in hand")
+    return blocker
+
+
+def test_sigterm_finishes_the_job_in_hand_and_acknowledges_it(site: Site, client: BillingClient) -> None:
+    worker = site.worker()
+    hold(client, "busy")
+    blocker = blocked(site, worker, client)
+    worker.popen.send_signal(signal.SIGTERM)
+    until(lambda: "soft shutdown" in worker.output or "Warm shutdown" in worker.output, TIMEOUT_S, "the shutdown begun")
+    blocker.rollback()
+    blocker.close()
+    assert worker.popen.wait(30) == 0
+    assert states(site.engine) == {"busy": "settled"}
+    second = site.worker("second")
+    hold(client, "next")
+    client.settle("next", 10)
+    until(lambda: settled(site) == 2, TIMEOUT_S, "the next job applied")
+    assert "duplicate" not in second.output
+    client.close()
+
+
+def test_a_killed_workers_jobs_are_applied_by_another_one(site: Site, client: BillingClient) -> None:
+    if site.broker.name == "filesystem":
+        assert site.broker.command is None, "files lose what a killed worker held: their intent is their safety"
+        return
+    worker = site.worker()
+    hold(client, "busy")
+    blocker = blocked(site, worker, client)
+    os.killpg(worker.popen.pid, signal.SIGKILL)
+    killed = time.monotonic()
+    worker.popen.wait()
+    blocker.rollback()
+    blocker.close()
+    site.worker("second")
+    until(lambda: settled(site) == 1, 2 * REDIS_PATIENCE_S, "the job applied by the second worker")
+    assert time.monotonic() - killed < REDIS_PATIENCE_S
+    client.close()
+    assert wallet(site.engine) == WEALTH - 60
+    assert proved(site)
+
+
+def test_a_job_that_kills_its_worker_is_buried_and_its_neighbours_are_applied(
+    site: Site, client: BillingClient, tmp_path: Path
+) -> None:
+    if site.broker.name == "filesystem":
+        assert site.broker.command is None, "files hand nothing out again"
+        return
+    for name in ("before", "deadly", "after"):
+        hold(client, name)
+    env = environment(site.database_url, site.broker.url, tmp_path / "var")
+    command = (*CELERY[:3], "-A", "tests.faults.poisoned", "worker", "-Q", "billing", "-c", "1", "-l", "INFO")
+    worker = site.spawn(command, env)
+    jobs = [{"request_id": name, "actual_quota": 60} for name in ("before", "deadly", "after")]
+    Foreign("billing.settle", {"jobs": jobs}).post(site.broker)
+    until(lambda: bool(letters(site)), TIMEOUT_S, "the deadly job buried")
+    until(lambda: settled(site) == 2, TIMEOUT_S, "its neighbours applied")
+    (letter,) = letters(site)
+    assert (letter.reason, letter.request_id, letter.quota) == ("poison", "deadly", 60)
+    assert worker.popen.poll() is None
+    assert wallet(site.engine) == WEALTH - 2 * 60 - 100
+    client.close()
+
+
+JOB = {"request_id": "good", "actual_quota": 60}
+FOREIGN = [
+    Foreign("billing.charge", {"jobs": [JOB]}),
+    Foreign("billing.settle", body=b'{"jobs": ['),
+    Foreign("billing.settle", body=pickle.dumps(("pickled",)), content_type="application/x-python-serialize"),
+    Foreign("", headers={}, body=b'"hello"'),
+    Foreign("billing.settle", {"jobs": [JOB] * 501}),
+    Foreign("billing.settle", {"version": 2, "jobs": [JOB]}),
+    Foreign("billing.refund", {"jobs": [{"request_id": 5}]}),
+]
+
+
+def test_what_celery_would_drop_is_kept_whole_and_the_worker_goes_on(site: Site, client: BillingClient) -> None:
+    worker = site.worker(sweep_interval=1)
+    hold(client, "good")
+    for message in FOREIGN:
+        message.post(site.broker)
+    until(lambda: len(letters(site)) >= len(FOREIGN), TIMEOUT_S, f"{len(FOREIGN)} dead letters")
+    client.settle("good", 60)
+    until(lambda: settled(site) == 1, TIMEOUT_S, "a good job applied")
+    client.close()
+    assert worker.popen.poll() is None
+    kept = letters(site)
+    assert Counter(each.reason for each in kept) == {"invalid_message": len(FOREIGN)}
+    assert all(json.loads(each.job) is not None for each in kept)
+    assert any("hello" in each.job for each in kept)
+    assert any("pickled" in each.job for each in kept)
+
+
+def test_what_rabbitmq_gave_up_is_dealt_with_by_the_sweep(site: Site, client: BillingClient) -> None:
+    if site.broker.name != "rabbitmq":
+        assert site.broker.name in ("redis", "filesystem"), "only RabbitMQ has a dead queue"
+        return
+    hold(client, "dead")
+    foreign = Celery("foreign", set_as_current=False)
+    foreign.conf.update(broker_options(site.broker.url))
+    with foreign.connection_for_write() as connection:
+        dead_queue()(connection.default_channel).declare()
+    jobs = [{"request_id": "dead", "actual_quota": 60}, {"request_id": "nobody", "actual_quota": 5}]
+    foreign.send_task("billing.settle", kwargs={"jobs": jobs}, exchange=dead_queue().exchange, routing_key="x")
+    site.worker()
+    foreign.send_task("billing.sweep", queue="billing")
+    until(lambda: settled(site) == 1, TIMEOUT_S, "the dead job applied")
+    until(lambda: len(letters(site)) == 1, TIMEOUT_S, "its unknown neighbour buried")
+    foreign.close()
+    client.close()
+
+
+def test_a_sweep_applies_what_a_broker_forgot(site: Site, client: BillingClient) -> None:
+    hold(client, "forgotten")
+    Ledger(site.engine).intend([SettleJob("forgotten", 60)])
+    site.worker(intent_grace=1)
+    env = environment(site.database_url, site.broker.url, site.folder / "beat", sweep_interval=1)
+    site.spawn((*CELERY, "beat"), env)
+    until(lambda: settled(site) == 1, TIMEOUT_S, "the intent applied")
+    client.close()
