@@ -1,0 +1,76 @@
+"""A TCP proxy that misbehaves when asked to."""
+
+import selectors
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+
+CHUNK = 65_536
+LOOK_EVERY_S = 0.05
+
+
+@dataclass(eq=False)
+class Proxy:
+    """Listens on a port of its own and passes on to `target`. One thread a connection."""
+
+    target: int
+    delay_s: float = 0
+    half_open: bool = False
+    """Takes what comes and passes nothing on: the peer sees an open connection that never answers."""
+    cuts: int = 0
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, name=f"proxy to {self.target}", daemon=True).start()
+
+    def cut(self) -> None:
+        """Close every connection."""
+        self.cuts += 1
+
+    def close(self) -> None:
+        """Stop listening and close everything."""
+        self._stopped.set()
+        self.cut()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                # Closed: that is how this thread ends.
+                return
+            threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+
+    def _serve(self, near: socket.socket) -> None:
+        born = self.cuts
+        try:
+            far = socket.create_connection(("127.0.0.1", self.target), timeout=5)
+        except OSError:
+            # The server is down: so is the connection.
+            near.close()
+            return
+        with near, far, selectors.DefaultSelector() as selector:
+            selector.register(near, selectors.EVENT_READ, far)
+            selector.register(far, selectors.EVENT_READ, near)
+            while self.cuts == born:
+                for key, _ in selector.select(LOOK_EVERY_S):
+                    if not self._pass_on(key.fileobj, key.data):  # type: ignore[arg-type]
+                        return
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> bool:
+        try:
+            data = source.recv(CHUNK)
+            if not data:
+                return False
+            if self.delay_s:
+                time.sleep(self.delay_s)
+            if not self.half_open:
+                sink.sendall(data)
+        except OSError:
+            # Either end is gone: the connection is over.
+            return False
+        return True
