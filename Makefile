@@ -2,7 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: demo test check format
+SECONDS ?= 120
+BROKER ?= redis
+
+.PHONY: demo test check format chaos
 
 demo: $(STAMP)
 	@$(BIN)/python -m worker demo
@@ -16,6 +19,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# Breaks everything at random and proves the books: make chaos SECONDS=600 BROKER=rabbitmq SEED=7
+chaos: $(STAMP)
+	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED))
 
 format: $(STAMP)
 	$(BIN)/ruff format .

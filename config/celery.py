@@ -18,9 +18,10 @@ def options(settings: Settings) -> dict[str, object]:
             # ... because kombu looks for them every 2 s; by default it does so only about every 100 s.
             "unacked_restore_interval": 2,
             "unacked_restore_throttle": 1,
-            # A black-holed Redis is noticed by the keepalive, not waited for.
+            # A black-holed Redis is noticed, not waited for: beat and retries post from here too.
             "socket_keepalive": True,
             "socket_connect_timeout": 5,
+            "socket_timeout": 30,
             "health_check_interval": 10,
         }
     return chosen | {

@@ -39,12 +39,17 @@ class Member:
     starts: int = 0
 
     def start(self) -> None:
-        """Start it, or start it again."""
+        """Start it, or start it again. The database knows it by its name."""
         self.starts += 1
         command = tuple(part.replace("{start}", str(self.starts)) for part in self.command)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                command, env=self.env, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                env={**self.env, "PGAPPNAME": self.name},
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def send(self, number: signal.Signals) -> None:

@@ -1,0 +1,75 @@
+"""Runs one use case in a process of its own, and kills it at a step."""
+
+import os
+import signal
+from collections.abc import Callable
+from itertools import count
+from multiprocessing import get_context
+from pathlib import Path
+
+from sqlalchemy import Engine, event
+
+from relay_billing import BillingClient, Ledger, Policy, RefundJob, SettleJob
+from relay_billing.store.drivers import engine_of
+from tests.fixtures.books import Clock
+
+DAY_S = 86_400
+POLICY = Policy(trust_quota=0, intent_grace=0)
+PROCESSES = get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.faults.crashing", "alembic", "psycopg", "kombu.transport.filesystem"])
+TIMEOUT_S = 30
+
+
+def _ledger(engine: Engine, at: float = 0) -> Ledger:
+    return Ledger(engine, POLICY, Clock(at))
+
+
+def _with_client(engine: Engine, call: Callable[[BillingClient], None]) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    client = BillingClient(url, f"filesystem://{os.environ['CRASH_FOLDER']}", POLICY)
+    client._ledger = Ledger(engine, POLICY, Clock())
+    call(client)
+    client.close()
+
+
+def _hold(engine: Engine) -> None:
+    _ledger(engine).pre_consume(request_id="r1", user_id=1, token_id=1, quota=100, preference="subscription_first")
+
+
+USE_CASES: dict[str, Callable[[Engine], object]] = {
+    "pre-consume": _hold,
+    "reserve": lambda engine: _ledger(engine).reserve("r1", 250),
+    "settle": lambda engine: _ledger(engine).apply([SettleJob("r1", 60)]),
+    "refund": lambda engine: _ledger(engine).apply([RefundJob("r1")]),
+    "a relay's settle": lambda engine: _with_client(engine, lambda client: client.settle("r1", 60)),
+    "a relay's refund": lambda engine: _with_client(engine, lambda client: client.refund("r1")),
+    "sweep of intents": lambda engine: _ledger(engine, 60).apply_intents(),
+    "expiry": lambda engine: _ledger(engine, DAY_S).expire_holds(),
+    "reset": lambda engine: _ledger(engine, DAY_S).reset_subscriptions(),
+    "purge": lambda engine: _ledger(engine, 9 * DAY_S).purge(DAY_S),
+}
+
+
+def _child(database_url: str, name: str, point: int, folder: str) -> None:
+    os.environ["CRASH_FOLDER"] = folder
+    engine = engine_of(database_url)
+    steps = count()
+
+    def step(*_: object, **__: object) -> None:
+        if next(steps) == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for moment in ("before_cursor_execute", "after_cursor_execute", "commit"):
+        event.listen(engine, moment, step)
+    USE_CASES[name](engine)
+    step()
+    engine.dispose()
+
+
+def killed_at(database_url: str, name: str, point: int, folder: Path) -> bool:
+    """Run a use case; False: it has fewer steps than `point`, and came to its end."""
+    process = PROCESSES.Process(target=_child, args=(database_url, name, point, str(folder)))
+    process.start()
+    process.join(TIMEOUT_S)
+    assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
+    return process.exitcode != 0

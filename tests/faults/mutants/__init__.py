@@ -1,0 +1,1 @@
+"""The product with one guarantee taken out; the harness has to notice."""
