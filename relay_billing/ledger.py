@@ -116,7 +116,7 @@ class UseCases:
             }
             for job in sorted(jobs, key=lambda job: job.request_id)
         ]
-        yield [steps.write_intents(rows)]
+        yield steps.write_intents(self.dialect, rows)
 
     def get(self, request_id: str) -> Steps[BillingSession]:
         """Read one session."""

@@ -4,9 +4,10 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import Executable, RowMapping
+from sqlalchemy import Executable, Insert, RowMapping, Update
 
 T = TypeVar("T")
+Rows = Sequence[Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,9 @@ class Command:
     """One statement, with one set of parameters or a list of them."""
 
     statement: Executable
-    parameters: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None
+    parameters: Mapping[str, object] | Rows | None = None
+    touches: int | None = None
+    """Rows that it must touch; None: as many as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +31,8 @@ class Reply:
 Steps = Generator[Sequence[Command], Sequence[Reply], T]
 """A transaction: yields lists of commands, is sent a list of replies for each, returns what came of it."""
 Load = Steps[None]
+
+
+def row_by_row(statement: Insert | Update, rows: Rows) -> Command:
+    """One statement, sent with many sets of parameters: what every driver can do."""
+    return Command(statement, rows, len(rows) if isinstance(statement, Update) else None)

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Table
+from sqlalchemy import Insert as CoreInsert
+from sqlalchemy import Table, Update
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects import sqlite as lite
 from sqlalchemy.exc import DBAPIError
+
+from relay_billing.store.commands import Command, Rows
 
 Insert = pg.Insert | lite.Insert
 
@@ -21,5 +24,7 @@ class Dialect:
     """Statements before a transaction, in autocommit."""
     begin: str | None
     """How a transaction begins; None: as the driver does it."""
+    many: Callable[[CoreInsert | Update, Rows], Command]
+    """How one statement is carried out for many rows: a constant statement whose parameters are the rows' keys."""
     transient: Callable[[DBAPIError], bool]
     """Whether the same transaction, tried again, may succeed."""

@@ -3,6 +3,7 @@
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
+from relay_billing.store.commands import row_by_row
 from relay_billing.store.dialects import Dialect
 
 BUSY_TIMEOUT_MS = 10_000
@@ -20,5 +21,6 @@ SQLITE = Dialect(
     (f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}", "PRAGMA journal_mode=WAL", "PRAGMA foreign_keys=ON"),
     # The write lock is taken at once: a transaction that reads first and writes later could not be upgraded.
     "BEGIN IMMEDIATE",
+    row_by_row,
     _transient,
 )

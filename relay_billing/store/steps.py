@@ -4,9 +4,9 @@ A generator yields lists of commands and is sent a list of answers; `drivers` ru
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
-from sqlalchemy import RowMapping, Select, bindparam, func, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, RowMapping, Select, bindparam, func, or_, select, update
 
 from relay_billing.domain.accounts import AccountType, Plan, Subscription, Token, Wallet
 from relay_billing.domain.changes import Book
@@ -20,7 +20,8 @@ from relay_billing.schema import (
     user_subscriptions,
     users,
 )
-from relay_billing.store.commands import Command, Load, Reply
+from relay_billing.store.among import among
+from relay_billing.store.commands import Command, Load, Reply, Rows
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.letters import dead_letters, letter_of
 
@@ -45,6 +46,66 @@ MUTABLE = (
 )
 
 
+def _given(name: str, like: ColumnElement[object]) -> BindParameter[object]:
+    """A parameter of the type of a column."""
+    return bindparam(name, type_=like.type)
+
+
+# Constant, so that each is compiled once. Deltas, never balances.
+OPEN_SESSION = billing_sessions.insert()
+ADD_ENTRY = billing_ledger.insert()
+_S, _U, _T, _B = billing_sessions.c, users.c, tokens.c, user_subscriptions.c
+MOVE_SESSION = (
+    update(billing_sessions)
+    .where(_S.request_id == _given("of", _S.request_id), _S.state == _given("was", _S.state))
+    .values({name: _given(f"to_{name}", _S[name]) for name in MUTABLE})
+)
+WRITE_INTENT = (
+    update(billing_sessions)
+    .where(
+        _S.request_id == _given("of", _S.request_id),
+        _S.intent.is_(None),
+        # Not IN: a list inside can't be sent with many sets of parameters.
+        or_(*(_S.state == state.value for state in (State.PRECONSUMED, State.EXPIRED, State.FUNDING_SETTLED))),
+    )
+    # A parked session is judged afresh by what comes now, the sweep included.
+    .values(
+        intent=_given("to", _S.intent),
+        intent_quota=_given("quota_", _S.intent_quota),
+        intent_reason=_given("reason_", _S.intent_reason),
+        intent_at=_given("at", _S.intent_at),
+        parked=False,
+    )
+)
+MOVE_WALLET = (
+    update(users)
+    .where(_U.id == _given("of", _U.id))
+    .values(
+        quota=_U.quota + _given("delta", _U.quota),
+        used_quota=_U.used_quota + _given("used", _U.quota),
+        request_count=_U.request_count + _given("requests", _U.quota),
+    )
+)
+MOVE_SUBSCRIPTION = (
+    update(user_subscriptions)
+    .where(_B.id == _given("of", _B.id))
+    .values(
+        amount_used=_B.amount_used - _given("delta", _B.amount_used),
+        last_reset_time=_given("last", _B.last_reset_time),
+        next_reset_time=_given("next", _B.next_reset_time),
+        status=_given("to_status", _B.status),
+    )
+)
+MOVE_TOKEN = (
+    update(tokens)
+    .where(_T.id == _given("of", _T.id))
+    .values(
+        remain_quota=_T.remain_quota + _given("delta", _T.remain_quota),
+        used_quota=_T.used_quota - _given("delta", _T.remain_quota),
+    )
+)
+
+
 def _locked(statement: Select[tuple[object, ...]]) -> Command:
     # NO KEY UPDATE: nothing here changes a primary key, so rows that only refer to these need not wait.
     return Command(statement.with_for_update(key_share=True))
@@ -52,11 +113,11 @@ def _locked(statement: Select[tuple[object, ...]]) -> Command:
 
 def _session_rows(request_ids: Collection[str]) -> Select[tuple[object, ...]]:
     c = billing_sessions.c
-    return select(billing_sessions).where(c.request_id.in_(sorted(request_ids))).order_by(c.request_id)
+    return select(billing_sessions).where(among(c.request_id, request_ids)).order_by(c.request_id)
 
 
 def _users(ids: Collection[int]) -> Command:
-    statement = select(users.c.id, users.c.quota).where(users.c.id.in_(sorted(ids))).order_by(users.c.id)
+    statement = select(users.c.id, users.c.quota).where(among(users.c.id, ids)).order_by(users.c.id)
     return _locked(statement)
 
 
@@ -66,15 +127,15 @@ def _subscriptions(clause: Select[tuple[object, ...]]) -> Command:
 
 def _tokens(ids: Collection[int]) -> Command:
     c = tokens.c
-    statement = select(c.id, c.user_id, c.remain_quota, c.unlimited_quota).where(c.id.in_(sorted(ids))).order_by(c.id)
+    statement = select(c.id, c.user_id, c.remain_quota, c.unlimited_quota).where(among(c.id, ids)).order_by(c.id)
     return _locked(statement)
 
 
 def load_accounts(book: Book, user_ids: Collection[int], token_ids: Collection[int]) -> Load:
     """Lock all that a pre-consume of these users may take from: wallets, subscriptions with their plans, tokens."""
     c = user_subscriptions.c
-    usable = select(user_subscriptions).where(c.user_id.in_(sorted(user_ids)), c.status == "active")
-    plan_ids = select(c.plan_id).where(c.user_id.in_(sorted(user_ids)), c.status == "active")
+    usable = select(user_subscriptions).where(among(c.user_id, user_ids), c.status == "active")
+    plan_ids = select(c.plan_id).where(among(c.user_id, user_ids), c.status == "active")
     commands = [
         _users(user_ids),
         _subscriptions(usable.where(c.end_time > book.now)),
@@ -84,7 +145,7 @@ def load_accounts(book: Book, user_ids: Collection[int], token_ids: Collection[i
     if book.policy.trust_max_inflight:
         s = billing_sessions.c
         trusted = select(s.user_id, func.count().label("open"))
-        where = (s.user_id.in_(sorted(user_ids)), s.state == State.PRECONSUMED.value, s.trusted)
+        where = (among(s.user_id, user_ids), s.state == State.PRECONSUMED.value, s.trusted)
         commands.append(Command(trusted.where(*where).group_by(s.user_id)))
     wallets, subscriptions, keys, plans, *counts = yield commands
     fill_accounts(book, wallets, subscriptions, keys)
@@ -140,7 +201,7 @@ def load_for_jobs(book: Book, request_ids: Collection[str]) -> Load:
     keys = {session.token_id for session in sessions if session.token_id is not None}
     replies = yield [
         _users({session.user_id for session in sessions}),
-        _subscriptions(select(user_subscriptions).where(user_subscriptions.c.id.in_(sorted(own)))),
+        _subscriptions(select(user_subscriptions).where(among(user_subscriptions.c.id, own))),
         _tokens(keys),
     ]
     fill_accounts(book, *replies)
@@ -181,32 +242,18 @@ def waiting_ids(before_ms: int, limit: int) -> Command:
     return Command(rows.with_for_update(key_share=True, skip_locked=True))
 
 
-def write_intents(intents: Sequence[Mapping[str, object]]) -> Command:
+def write_intents(dialect: Dialect, intents: Rows) -> list[Command]:
     """Record what relays want of open sessions; the first intent of each wins (semantics §9)."""
     c = billing_sessions.c
-    statement = (
-        update(billing_sessions)
-        .where(
-            c.request_id == bindparam("of"),
-            c.intent.is_(None),
-            # Not IN: a list inside can't be sent with many sets of parameters.
-            or_(*(c.state == state.value for state in (State.PRECONSUMED, State.EXPIRED, State.FUNDING_SETTLED))),
-        )
-        # A parked session is judged afresh by what comes now, the sweep included.
-        .values(
-            intent=bindparam("to"),
-            intent_quota=bindparam("quota_"),
-            intent_reason=bindparam("reason_"),
-            intent_at=bindparam("at"),
-            parked=False,
-        )
-    )
-    return Command(statement, intents)
+    rows = select(c.request_id).where(among(c.request_id, [str(each["of"]) for each in intents])).order_by(c.request_id)
+    written = dialect.many(WRITE_INTENT, intents)
+    # Locked in order first: a set of rows is updated in any order.
+    return [_locked(rows), replace(written, touches=None)]
 
 
 def write(book: Book, dialect: Dialect) -> Load:
     """Carry out everything the book has gathered: one statement a table, deltas and never balances."""
-    commands = [*_session_writes(book), *_account_writes(book)]
+    commands = [*_session_writes(book, dialect), *_account_writes(book, dialect)]
     if book.entries:
         rows = [
             {
@@ -222,23 +269,15 @@ def write(book: Book, dialect: Dialect) -> Load:
             }
             for entry in book.entries
         ]
-        commands.append(Command(billing_ledger.insert(), rows))
+        commands.append(dialect.many(ADD_ENTRY, rows))
     if book.dead_letters:
         commands.append(dead_letters(dialect, [letter_of(answer) for answer in book.dead_letters], book.now_ms))
     if not commands:
         return
     replies = yield commands
     for command, reply in zip(commands, replies, strict=True):
-        wanted = _rows_wanted(command)
-        if wanted is not None and reply.count != wanted:
-            raise UpdateDataError(f"a row moved under its lock: {wanted} rows were to change, {reply.count} did")
-
-
-def _rows_wanted(command: Command) -> int | None:
-    """Updates must reach every row they name; the dead letters' upsert may count as its driver likes."""
-    if not getattr(command.statement, "is_update", False) or not isinstance(command.parameters, list):
-        return None
-    return len(command.parameters)
+        if command.touches is not None and reply.count != command.touches:
+            raise UpdateDataError(f"a row moved under its lock: {command.touches} were to change, {reply.count} did")
 
 
 def _row(session: BillingSession, names: Sequence[str]) -> dict[str, object]:
@@ -249,29 +288,23 @@ def _row(session: BillingSession, names: Sequence[str]) -> dict[str, object]:
     return row
 
 
-def _session_writes(book: Book) -> list[Command]:
+def _session_writes(book: Book, dialect: Dialect) -> list[Command]:
     commands = []
     changed = sorted(book.states_before)
     opened = [_row(book.sessions[each], SESSION_COLUMNS) for each in changed if book.states_before[each] is None]
     if opened:
-        commands.append(Command(billing_sessions.insert(), opened))
+        commands.append(dialect.many(OPEN_SESSION, opened))
     moved = [
         {**{f"to_{name}": value for name, value in _row(book.sessions[each], MUTABLE).items()}, "of": each, "was": was}
         for each in changed
         if (was := book.states_before[each]) is not None
     ]
     if moved:
-        c = billing_sessions.c
-        statement = (
-            update(billing_sessions)
-            .where(c.request_id == bindparam("of"), c.state == bindparam("was"))
-            .values({name: bindparam(f"to_{name}") for name in MUTABLE})
-        )
-        commands.append(Command(statement, moved))
+        commands.append(dialect.many(MOVE_SESSION, moved))
     return commands
 
 
-def _account_writes(book: Book) -> list[Command]:
+def _account_writes(book: Book, dialect: Dialect) -> list[Command]:
     by_type: dict[AccountType, dict[int, int]] = {each: {} for each in AccountType}
     for (account_type, account_id), delta in book.deltas.items():
         by_type[account_type][account_id] = delta
@@ -279,60 +312,25 @@ def _account_writes(book: Book) -> list[Command]:
     wallet_deltas = by_type[AccountType.WALLET]
     touched = sorted({of for of, delta in wallet_deltas.items() if delta} | set(book.usage))
     if touched:
-        statement = (
-            update(users)
-            .where(users.c.id == bindparam("of"))
-            .values(
-                quota=users.c.quota + bindparam("delta"),
-                used_quota=users.c.used_quota + bindparam("used"),
-                request_count=users.c.request_count + bindparam("requests"),
-            )
-        )
         rows = []
         for of in touched:
             used, requests = book.usage.get(of, (0, 0))
             rows.append({"of": of, "delta": wallet_deltas.get(of, 0), "used": used, "requests": requests})
-        commands.append(Command(statement, rows))
-    commands.extend(_subscription_writes(book, by_type[AccountType.SUBSCRIPTION]))
-    key_rows = [{"of": of, "delta": delta} for of, delta in sorted(by_type[AccountType.TOKEN].items()) if delta]
-    if key_rows:
-        statement = (
-            update(tokens)
-            .where(tokens.c.id == bindparam("of"))
-            .values(
-                remain_quota=tokens.c.remain_quota + bindparam("delta"),
-                used_quota=tokens.c.used_quota - bindparam("delta"),
-            )
-        )
-        commands.append(Command(statement, key_rows))
+        commands.append(dialect.many(MOVE_WALLET, rows))
+    subscription_rows = _subscription_rows(book, by_type[AccountType.SUBSCRIPTION])
+    if subscription_rows:
+        commands.append(dialect.many(MOVE_SUBSCRIPTION, subscription_rows))
+    token_rows = [{"of": of, "delta": delta} for of, delta in sorted(by_type[AccountType.TOKEN].items()) if delta]
+    if token_rows:
+        commands.append(dialect.many(MOVE_TOKEN, token_rows))
     return commands
 
 
-def _subscription_writes(book: Book, deltas: Mapping[int, int]) -> list[Command]:
+def _subscription_rows(book: Book, deltas: Mapping[int, int]) -> list[dict[str, object]]:
     touched = sorted({of for of, delta in deltas.items() if delta} | set(book.turns))
-    if not touched:
-        return []
-    c = user_subscriptions.c
-    statement = (
-        update(user_subscriptions)
-        .where(c.id == bindparam("of"))
-        .values(
-            amount_used=c.amount_used - bindparam("delta"),
-            last_reset_time=bindparam("last"),
-            next_reset_time=bindparam("next"),
-            status=bindparam("to_status"),
-        )
-    )
-    rows = []
+    rows: list[dict[str, object]] = []
     for of in touched:
         now = book.subscriptions[of]
-        rows.append(
-            {
-                "of": of,
-                "delta": deltas.get(of, 0),
-                "last": now.last_reset_time,
-                "next": now.next_reset_time,
-                "to_status": now.status,
-            }
-        )
-    return [Command(statement, rows)]
+        row = {"of": of, "delta": deltas.get(of, 0), "last": now.last_reset_time, "next": now.next_reset_time}
+        rows.append({**row, "to_status": now.status})
+    return rows
