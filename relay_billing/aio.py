@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from relay_billing.domain import inputs
-from relay_billing.domain.errors import BillingError, BillingUnavailable
+from relay_billing.domain.errors import BillingError, BillingUnavailable, UpdateDataError, not_safe
 from relay_billing.domain.funding import FUNDING
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
 from relay_billing.domain.policy import Durability, Policy
-from relay_billing.domain.sessions import BillingSession, Closing, PreConsume
+from relay_billing.domain.sessions import BillingSession, Closing, PreConsume, State
+from relay_billing.gathering import Gathering, TaskGatherer
 from relay_billing.ledger import UseCases, utc_now
 from relay_billing.publisher import Publisher
 from relay_billing.store.commands import Steps
@@ -20,6 +21,9 @@ from relay_billing.store.drivers import async_engine_of, atransact, dialect_of
 
 log = logging.getLogger("relay_billing")
 T = TypeVar("T")
+
+YOUNG_MS = 1_000
+"""A cancelled call gives back only a hold that it has just taken itself, not one that it was a replay of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +59,17 @@ def _bound(session: BillingSession, client: "AsyncBillingClient", closing: Closi
 class AsyncBillingClient:
     """As `BillingClient`, for asyncio. One client belongs to one event loop; SQLite needs the extra `asyncio`."""
 
-    def __init__(self, database_url: str, broker_url: str, policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        broker_url: str,
+        policy: Policy | None = None,
+        gathering: Gathering | None = None,
+    ) -> None:
+        how = gathering or Gathering()
         self._engine = async_engine_of(database_url)
+        self._holds = TaskGatherer(self._hold, how, self._give_back)
+        self._ends = TaskGatherer(self._end, how)
         self._policy = policy or Policy()
         self._cases = UseCases(self._policy, utc_now, FUNDING, dialect_of(self._engine))
         self._publisher = Publisher(broker_url, self._policy.publish_timeout)
@@ -92,10 +105,21 @@ class AsyncBillingClient:
             hold_ttl,
         )
         request.check()
-        (answer,) = await self._run(lambda: self._cases.pre_consume([request]))
-        if isinstance(answer, BillingError):
-            raise answer
-        return _bound(answer, self)
+        return _bound(await self._holds.call(request), self)
+
+    async def _hold(self, requests: Sequence[PreConsume]) -> Sequence[BillingSession | Exception]:
+        try:
+            return await self._run(lambda: self._cases.pre_consume(requests))
+        except UpdateDataError as error:
+            # One of them can't be written; its neighbours can.
+            return [error] if len(requests) == 1 else [(await self._hold([each]))[0] for each in requests]
+
+    async def _give_back(self, request: PreConsume, session: BillingSession) -> None:
+        """The caller was cancelled while its hold was taken: nobody else knows of it."""
+        if session.state is State.PRECONSUMED and session.created_at >= self._cases.now_ms() - YOUNG_MS:
+            (answer,) = await self._end([RefundJob(request.request_id, "cancelled")])
+            if isinstance(answer, Exception):
+                log.warning("session %s of a cancelled call keeps its hold until it expires", request.request_id)
 
     @asynccontextmanager
     async def session(
@@ -151,19 +175,23 @@ class AsyncBillingClient:
 
     async def close_session(self, job: Job) -> None:
         """Make one settle or refund safe, and post it."""
-        if self._policy.durability is Durability.BROKER:
-            receipt = self._publisher.post([job])
-            if not await asyncio.to_thread(receipt.wait, self._policy.publish_timeout):
-                await self._intend(job)
-            return
-        await self._intend(job)
-        self._publisher.post([job])
+        await self._ends.call(job)
 
-    async def _intend(self, job: Job) -> None:
-        try:
-            await self._run(lambda: self._cases.intend([job]))
-        except BillingUnavailable as error:
-            raise BillingUnavailable(f"{job} is not safe yet, hand it in again: {error}", (job,)) from error
+    async def _end(self, jobs: Sequence[Job]) -> Sequence[Literal[True] | Exception]:
+        """Make jobs safe with one write of intents and one message; an answer for each (semantics §9)."""
+        by_broker = self._policy.durability is Durability.BROKER
+        if not (by_broker and await self._posted(jobs)):
+            try:
+                await self._run(lambda: self._cases.intend(jobs))
+            except BillingUnavailable as error:
+                return [not_safe(job, error) for job in jobs]
+        if not by_broker:
+            self._publisher.post(jobs)
+        return [True] * len(jobs)
+
+    async def _posted(self, jobs: Sequence[Job]) -> bool:
+        receipt = self._publisher.post(jobs)
+        return await asyncio.to_thread(receipt.wait, self._policy.publish_timeout)
 
     async def reserve(self, request_id: str, target_quota: int) -> BillingSession:
         """Raise the hold of an open session, at once: as `Ledger.reserve` (semantics §4)."""
@@ -177,5 +205,7 @@ class AsyncBillingClient:
 
     async def close(self) -> None:
         """Post what still waits, for at most a few seconds, and close all connections."""
+        await self._holds.close()
+        await self._ends.close()
         await asyncio.to_thread(self._publisher.close)
         await self._engine.dispose()

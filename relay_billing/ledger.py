@@ -106,6 +106,8 @@ class UseCases:
     def intend(self, jobs: Sequence[Job]) -> Steps[None]:
         """Write what the relay wants to the session rows: from then on it is safe (semantics §9)."""
         now = self.now_ms()
+        # The first intent wins, in one batch too.
+        first = {job.request_id: job for job in reversed(jobs)}
         rows = [
             {
                 "of": job.request_id,
@@ -114,7 +116,7 @@ class UseCases:
                 "reason_": job.reason,
                 "at": now,
             }
-            for job in sorted(jobs, key=lambda job: job.request_id)
+            for _, job in sorted(first.items())
         ]
         yield steps.write_intents(self.dialect, rows)
 

@@ -164,7 +164,8 @@ class Publisher:
                 receipt.finish(False)
                 return receipt
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="relay-billing-publisher", daemon=True)
+                name = "relay-billing-publisher"
+                self._thread = threading.Thread(target=self._work, args=(self._app(),), name=name, daemon=True)
                 self._thread.start()
         try:
             self._waiting.put_nowait(receipt)
@@ -186,10 +187,15 @@ class Publisher:
                 return
             thread.join(CLOSE_TIMEOUT_S)
 
-    def _work(self) -> None:
+    def _app(self) -> Celery:
         # Not the current app: a relay that uses Celery itself keeps its own.
         app = Celery("relay_billing", set_as_current=False)
         app.conf.update(self._options)
+        # Celery imports as it goes. Done here: a fork while another thread imports leaves the child half of a module.
+        app.amqp.Producer(app.connection_for_write(), auto_declare=False).release()
+        return app
+
+    def _work(self, app: Celery) -> None:
         waiting = self._waiting
         while (receipt := waiting.get()) is not None:
             receipt.finish(self._send(app, receipt.jobs))

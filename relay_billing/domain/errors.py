@@ -128,3 +128,10 @@ class BillingUnavailable(BillingError):
         self.jobs = jobs
         """The settles and refunds that are not safe yet: hand them in again."""
         super().__init__(problem)
+
+
+def not_safe(job: object, error: BillingUnavailable) -> BillingUnavailable:
+    """What a relay is told whose settle or refund could not be made safe: the job to hand in again (semantics §9)."""
+    told = BillingUnavailable(f"{job} is not safe yet, hand it in again: {error}", (job,))
+    told.__cause__ = error
+    return told
