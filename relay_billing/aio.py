@@ -17,7 +17,7 @@ from relay_billing.gathering import Gathering, TaskGatherer
 from relay_billing.ledger import UseCases, utc_now
 from relay_billing.publisher import Publisher
 from relay_billing.store.commands import Steps
-from relay_billing.store.drivers import async_engine_of, atransact, dialect_of
+from relay_billing.store.drivers import aat_once, async_engine_of, atransact, dialect_of
 
 log = logging.getLogger("relay_billing")
 T = TypeVar("T")
@@ -108,6 +108,11 @@ class AsyncBillingClient:
         return _bound(await self._holds.call(request), self)
 
     async def _hold(self, requests: Sequence[PreConsume]) -> Sequence[BillingSession | Exception]:
+        usual = self._cases.usual(requests)
+        if usual is not None:
+            wallet = await aat_once(self._engine, *usual.statement)
+            if wallet is not None:
+                return [usual.session(wallet)]
         try:
             return await self._run(lambda: self._cases.pre_consume(requests))
         except UpdateDataError as error:

@@ -1,11 +1,13 @@
 """How a hold begins and grows: replay, preference, trust, pre-consume, reserve (semantics §3, §4)."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from relay_billing.domain import inputs, tokens
+from relay_billing.domain.accounts import Token, Wallet
 from relay_billing.domain.changes import PRE_CONSUME, RESERVE, Book, Changes
 from relay_billing.domain.errors import IdempotencyConflict, InsufficientUserQuota, UnknownSession
-from relay_billing.domain.funding import FundingSource, chain_of, source_of
+from relay_billing.domain.funding import FundingSource, WalletFunding, chain_of, source_of
+from relay_billing.domain.policy import Policy
 from relay_billing.domain.sessions import BillingSession, PreConsume, State
 
 
@@ -29,6 +31,41 @@ def pre_consume(book: Book, request: PreConsume, sources: tuple[FundingSource, .
             if last:
                 raise
     raise AssertionError("a chain of sources is never empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Assumed:
+    """A hold as it is taken where all is as usual, and what must be so for that; `session.user_quota` is not known."""
+
+    session: BillingSession
+    hold: int
+    trust_quota: int
+    """Wallet and token must not both have more: that user would be trusted; 0: nobody is."""
+    no_subscription: bool
+    """Only where the user has no active subscription: it would have been asked first."""
+
+
+def assume(policy: Policy, now_ms: int, request: PreConsume, sources: tuple[FundingSource, ...]) -> Assumed | None:
+    """Decide a hold for a wallet and a token that have just enough; None: only the rows can tell (semantics §3).
+
+    The same decision is made for every wallet and token that meet the guards: they differ in nothing it looks at.
+    """
+    chain = chain_of(request.preference, sources)
+    asks_wallet = chain.sources[-1 if chain.preference == "subscription_first" else 0]
+    trusting = policy.trust_quota > 0 and not request.force_pre_consume
+    if type(asks_wallet) is not WalletFunding or request.token_id is None or request.quota == 0:
+        return None
+    if trusting and request.quota > policy.trust_quota:
+        return None
+    wallet, token = (
+        Wallet(request.user_id, request.quota),
+        Token(request.token_id, request.user_id, request.quota, False),
+    )
+    rows = Book(policy, now_ms, wallets={wallet.id: wallet}, tokens={token.id: token})
+    session = _hold(rows, request, chain.preference, asks_wallet).session
+    assert session is not None
+    limit = policy.trust_quota if trusting else 0
+    return Assumed(session, request.quota, limit, chain.preference == "subscription_first")
 
 
 def _check_replay(known: BillingSession, request: PreConsume, preference: str) -> None:

@@ -26,5 +26,7 @@ class Dialect:
     """How a transaction begins; None: as the driver does it."""
     many: Callable[[CoreInsert | Update, Rows], Command]
     """How one statement is carried out for many rows: a constant statement whose parameters are the rows' keys."""
+    hold_at_once: str | None
+    """One statement that takes a usual hold under guards, and commits it; None: there is none."""
     transient: Callable[[DBAPIError], bool]
     """Whether the same transaction, tried again, may succeed."""

@@ -100,6 +100,30 @@ async def _atransaction(engine: AsyncEngine, dialect: Dialect) -> AsyncIterator[
         await connection.exec_driver_sql("COMMIT")
 
 
+def at_once(engine: Engine, statement: str, parameters: dict[str, object]) -> int | None:
+    """Run one statement that commits itself; None: it changed nothing that is known of, and the general path decides.
+
+    That path is right after any error: what was committed after all, it meets as a replay.
+    """
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            row = connection.exec_driver_sql(statement, parameters).first()
+    except SQLAlchemyError:
+        return None
+    return None if row is None else int(row[0])
+
+
+async def aat_once(engine: AsyncEngine, statement: str, parameters: dict[str, object]) -> int | None:
+    """As `at_once`, on an async engine."""
+    try:
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            row = (await connection.exec_driver_sql(statement, parameters)).first()
+    except SQLAlchemyError:
+        return None
+    return None if row is None else int(row[0])
+
+
 class _Attempts:
     """Counts what was tried, and decides whether an error is worth another try."""
 

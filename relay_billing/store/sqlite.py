@@ -22,5 +22,6 @@ SQLITE = Dialect(
     # The write lock is taken at once: a transaction that reads first and writes later could not be upgraded.
     "BEGIN IMMEDIATE",
     row_by_row,
+    None,
     _transient,
 )

@@ -11,6 +11,7 @@ from sqlalchemy import BindParameter, ColumnElement, RowMapping, Select, bindpar
 from relay_billing.domain.accounts import AccountType, Plan, Subscription, Token, Wallet
 from relay_billing.domain.changes import Book
 from relay_billing.domain.errors import UpdateDataError
+from relay_billing.domain.holds import Assumed
 from relay_billing.domain.sessions import BillingSession, Intent, State
 from relay_billing.schema import (
     billing_ledger,
@@ -286,6 +287,12 @@ def _row(session: BillingSession, names: Sequence[str]) -> dict[str, object]:
         if row.get(name) is not None:
             row[name] = row[name].value
     return row
+
+
+def at_once(assumed: Assumed, now: int) -> dict[str, object]:
+    """The parameters of a dialect's `hold_at_once`."""
+    guards = {"hold": assumed.hold, "trust_quota": assumed.trust_quota, "no_subscription": assumed.no_subscription}
+    return {**_row(assumed.session, SESSION_COLUMNS), **guards, "now": now}
 
 
 def _session_writes(book: Book, dialect: Dialect) -> list[Command]:

@@ -1,7 +1,8 @@
 """The relay's side, without a worker: what is safe when a call returns, and how long it may take."""
 
 import asyncio
-import os
+import base64
+import json
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,10 @@ from relay_billing import (
     InvalidRequest,
     Ledger,
     Policy,
+    RefundJob,
+    SettleJob,
     UnknownSession,
+    UpdateDataError,
 )
 from relay_billing.domain.policy import Durability
 from relay_billing.schema import billing_sessions, metadata
@@ -99,6 +104,24 @@ def test_a_settled_session_is_not_refunded_whatever_comes_after(client: BillingC
     assert intents(books) == {"r1": ("settle", 70, None)}
 
 
+@contextmanager
+def away(engine: Engine) -> Iterator[None]:
+    """The table of sessions is out of reach while the block runs."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE billing_sessions RENAME TO hidden_sessions")
+    try:
+        yield
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE hidden_sessions RENAME TO billing_sessions")
+
+
+def test_a_settle_that_failed_is_not_followed_by_a_refund(client: BillingClient, books: Engine) -> None:
+    with pytest.raises(UpdateDataError), client.session(request_id="r1", **ASK) as session, away(books):
+        session.settle(70)
+    assert intents(books) == {"r1": (None, None, None)}
+
+
 def test_a_session_can_be_raised_and_read(client: BillingClient, books: Engine) -> None:
     session = client.pre_consume(request_id="r1", **ASK).reserve(250)
     assert session.pre_consumed_quota == client.get("r1").pre_consumed_quota == 250
@@ -121,6 +144,15 @@ def test_an_address_that_can_not_be_used_is_refused_by_its_field(url: str, broke
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize("wrong", [{"quota": -1}, {"quota": 1.5}, {"request_id": ""}, {"currency": "EUR"}])
+def test_a_wrong_hold_is_refused_before_anything_moved(
+    client: BillingClient, books: Engine, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidRequest):
+        client.pre_consume(**{"request_id": "r1", **ASK, **wrong})
+    assert (intents(books), wallet(books)) == ({}, WEALTH)
+
+
 def test_a_wrong_amount_is_refused_before_anything_is_written(client: BillingClient, books: Engine) -> None:
     session = client.pre_consume(request_id="r1", **ASK)
     with pytest.raises(InvalidRequest):
@@ -131,11 +163,25 @@ def test_a_wrong_amount_is_refused_before_anything_is_written(client: BillingCli
 
 
 def test_a_database_that_is_away_says_what_is_not_safe_yet(tmp_path: Path) -> None:
-    away = BillingClient(f"postgresql://x@127.0.0.1:{free_port()}/x", f"filesystem://{tmp_path}", POLICY)
+    client = BillingClient(f"postgresql://x@127.0.0.1:{free_port()}/x", f"filesystem://{tmp_path}", POLICY)
     with pytest.raises(BillingUnavailable) as refused:
-        away.settle("r1", 70)
-    assert [job.request_id for job in refused.value.jobs] == ["r1"]  # type: ignore[attr-defined]
-    away.close()
+        client.settle("r1", 70, "done")
+    assert refused.value.jobs == (SettleJob("r1", 70, "done"),)
+    with pytest.raises(BillingUnavailable) as refused:
+        client.refund("r2")
+    assert refused.value.jobs == (RefundJob("r2"),)
+    client.close()
+
+
+def test_the_async_client_says_it_too(tmp_path: Path) -> None:
+    async def relay() -> None:
+        client = AsyncBillingClient(f"postgresql://x@127.0.0.1:{free_port()}/x", f"filesystem://{tmp_path}", POLICY)
+        with pytest.raises(BillingUnavailable) as refused:
+            await client.settle("r1", 70)
+        assert refused.value.jobs == (SettleJob("r1", 70),)
+        await client.close()
+
+    asyncio.run(relay())
 
 
 def test_16_threads_share_one_client(client: BillingClient, books: Engine) -> None:
@@ -200,16 +246,21 @@ client.close()
 """
 
 
+def posted(broker: Path) -> list[str]:
+    """The request ids of all jobs on the filesystem broker."""
+    bodies = (json.loads(each.read_text())["body"] for each in (broker / "messages").iterdir())
+    return [job["request_id"] for body in bodies for job in json.loads(base64.b64decode(body))[1]["jobs"]]
+
+
 def test_a_client_works_on_in_parent_and_children_after_a_fork(books: Engine, empty_url: str, tmp_path: Path) -> None:
     broker = tmp_path / "broker"
-    outside = {key: value for key, value in os.environ.items() if not key.startswith("BILLING_")}
     command = (sys.executable, "-W", "error", "-c", FORK, empty_url, f"filesystem://{broker}")
-    done = subprocess.run(command, cwd=ROOT, env=outside, timeout=60, capture_output=True, check=False)
+    # The client needs nothing of the environment.
+    done = subprocess.run(command, cwd=ROOT, env={}, timeout=60, capture_output=True, check=False)
     assert (done.returncode, done.stderr.decode()) == (0, "")
     names = {"before", "child0", "child1", "child2", "after", "last"}
     assert set(intents(books)) == names
-    posted = "".join(each.read_text() for each in (broker / "messages").iterdir())
-    assert posted.count("billing.settle") >= len(names)
+    assert sorted(posted(broker)) == sorted(names)
 
 
 def test_a_closed_client_leaves_no_thread_behind(books: Engine, empty_url: str, tmp_path: Path) -> None:
@@ -238,6 +289,7 @@ def test_the_async_client_knows_the_same_words(run: tuple[AsyncBillingClient, as
         session = await client.pre_consume(request_id="r1", **ASK)
         assert (await session.reserve(150)).pre_consumed_quota == 150
         await session.settle(60, "done")
+        assert (await client.get("r1")).intent_quota == 60
         async with client.session(request_id="r2", **ASK):
             pass
         with pytest.raises(ZeroDivisionError):
@@ -279,3 +331,40 @@ def test_a_cancelled_request_is_refunded(run: tuple[AsyncBillingClient, asyncio.
 
     runner.run(relay())
     assert intents(books) == {"r1": ("refund", None, "CancelledError")}
+
+
+def test_a_settle_whose_caller_is_cancelled_is_safe_all_the_same(
+    run: tuple[AsyncBillingClient, asyncio.Runner], books: Engine
+) -> None:
+    client, runner = run
+
+    async def relay() -> None:
+        settling = asyncio.Event()
+
+        async def request() -> None:
+            async with client.session(request_id="r1", **ASK) as session:
+                settling.set()
+                await session.settle(60)
+
+        task = asyncio.create_task(request())
+        await settling.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await client.close()
+
+    runner.run(relay())
+    assert intents(books) == {"r1": ("settle", 60, None)}
+
+
+def test_a_closed_async_client_leaves_no_thread_behind(books: Engine, empty_url: str, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+
+    async def relay() -> None:
+        client = AsyncBillingClient(empty_url, f"filesystem://{tmp_path / 'b'}", POLICY)
+        await (await client.pre_consume(request_id="r1", **ASK)).settle(5)
+        assert set(threading.enumerate()) > before
+        await client.close()
+
+    asyncio.run(relay())
+    assert set(threading.enumerate()) <= before

@@ -4,6 +4,7 @@ import base64
 import re
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from config.celery import options
 from config.settings import Settings
 from tests.fixtures.brokers import Broker, free_port, redis
 from tests.fixtures.databases import empty
@@ -24,7 +26,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("migrate", "worker", "beat", "flower")
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 PASSWORD = "operator:only-for-this-test"
-BIN = ROOT / ".venv" / "bin"
+BIN = Path(sys.executable).parent
 
 
 def test_every_service_is_there_and_all_but_the_migration_are_watched() -> None:
@@ -56,6 +58,7 @@ def test_no_secret_is_written_down_and_none_has_a_default() -> None:
         assert uses
         assert all(":?" in use for use in uses), uses
     assert not re.search(r"(?i)(password|secret|auth)\w*:\s+[^$\s]", text)
+    assert not re.search(r"://[^/\s]*:[^/\s]*@", text), "a password in a URL"
 
 
 def test_workers_can_be_scaled_and_beat_is_one() -> None:
@@ -63,7 +66,9 @@ def test_workers_can_be_scaled_and_beat_is_one() -> None:
     assert "ports" not in SERVICES["worker"]
     beats = [name for name in OURS if "beat" in SERVICES[name]["command"]]
     assert beats == ["beat"]
-    assert SERVICES["worker"]["stop_grace_period"] == "30s"
+    soft = options(Settings(broker_url="redis://redis"))["worker_soft_shutdown_timeout"]
+    assert isinstance(soft, float)
+    assert int(SERVICES["worker"]["stop_grace_period"].removesuffix("s")) >= 2 * soft
     assert all(SERVICES[name]["restart"] == "unless-stopped" for name in SERVICES if name != "migrate")
 
 
@@ -81,6 +86,7 @@ def test_the_image_holds_what_the_commands_need_and_runs_as_nobody_special() -> 
     user = re.findall(r"^USER (\w+)$", DOCKERFILE, re.MULTILINE)
     assert user == ["billing"]
     assert f"useradd --system --uid 10001 --no-create-home {user[0]}" in DOCKERFILE
+    assert f"install --directory --owner {user[0]} {Settings.model_fields['var_dir'].default}\n" in DOCKERFILE
     kept = (ROOT / ".dockerignore").read_text()
     copied = [each for line in re.findall(r"^COPY (?!--)(.+)$", DOCKERFILE, re.MULTILINE) for each in line.split()[:-1]]
     assert all(f"!{each}" in kept for each in copied)

@@ -20,11 +20,12 @@ def linked(folder: Path) -> Path:
 
 def test_the_demo_accounts_for_every_unit_and_reconcile_agrees_afterwards(tmp_path: Path) -> None:
     checkout = linked(tmp_path)
-    done = run(DEMO, checkout)
+    done = run(DEMO, checkout, timeout_s=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     for word in ("subscriber", "trusted", "almost empty", "no drift"):
         assert word in done.stdout
+    assert working_in(checkout) == []
     proved = run((sys.executable, "-m", "worker", "reconcile"), checkout)
     assert (proved.returncode, proved.stdout.strip()) == (0, "no drift: every account and every session adds up")
 
@@ -46,4 +47,5 @@ def test_an_interrupted_demo_ends_what_it_started(tmp_path: Path) -> None:
     said, _ = process.communicate(timeout=40)
     assert process.returncode == 130, said
     assert "Traceback" not in said
+    assert said.splitlines()[-1] == "stopped; the demo's worker and beat are ended"
     until(lambda: not working_in(checkout), 20, "all processes ended")

@@ -16,7 +16,10 @@ COMMANDS = {
     "beat": (*CELERY, "beat"),
     "migrate": (sys.executable, "-m", "worker", "migrate"),
     "reconcile": (sys.executable, "-m", "worker", "reconcile"),
+    "health": (sys.executable, "-m", "worker", "health"),
 }
+# Whether a process lives has nothing to do with the database.
+NEED_DATABASE = [name for name in COMMANDS if name != "health"]
 SETTINGS = [
     ({"hold_ttl": "soon"}, "BILLING_HOLD_TTL"),
     ({"trust_quota": -1}, "BILLING_TRUST_QUOTA"),
@@ -25,6 +28,18 @@ SETTINGS = [
     ({"broker_url": "kafka://secret@host"}, "BILLING_BROKER_URL"),
     ({"database_url": "mysql://root:secret@host/x"}, "BILLING_DATABASE_URL"),
     ({"database_url": "no url"}, "BILLING_DATABASE_URL"),
+]
+UNHANDLED = pytest.mark.xfail(raises=AssertionError, strict=True, reason="ends in a traceback")
+PRINTED = pytest.mark.xfail(raises=AssertionError, strict=True, reason="a password in the query is printed")
+UNUSABLE = [
+    pytest.param({"database_url": "postgresql://u:secret@host:port/x"}, "BILLING_DATABASE_URL", marks=UNHANDLED),
+    pytest.param({"broker_url": "redis://:secret@[host/0"}, "BILLING_BROKER_URL", marks=UNHANDLED),
+    pytest.param({"broker_url": "filesystem:///proc/none"}, "BILLING_BROKER_URL", marks=UNHANDLED),
+    pytest.param({"database_url": "sqlite:////proc/none/x.db"}, "BILLING_DATABASE_URL", marks=UNHANDLED),
+    pytest.param({"var_dir": "/proc/none"}, "BILLING_VAR_DIR", marks=UNHANDLED),
+    pytest.param(
+        {"database_url": "postgresql://127.0.0.1:1/x?user=u&password=secret"}, "BILLING_DATABASE_URL", marks=PRINTED
+    ),
 ]
 
 
@@ -35,28 +50,30 @@ def refused(command: str, folder: Path, **settings: object) -> str:
         "broker_url": f"filesystem://{folder / 'broker'}",
         **settings,
     }
-    env = environment(str(values.pop("database_url")), str(values.pop("broker_url")), folder / "var", **values)
+    var = Path(str(values.pop("var_dir", folder / "var")))
+    env = environment(str(values.pop("database_url")), str(values.pop("broker_url")), var, **values)
     done = subprocess.run(COMMANDS[command], env=env, cwd=ROOT, timeout=60, capture_output=True, text=True, check=False)
-    # Celery has its own to say, of being root for example.
     said = [line for line in done.stderr.splitlines() if line.startswith("relay-billing: ")]
     assert done.returncode == 2, done
     assert len(said) == 1, done.stderr
+    # Celery has its own to say, of being root for example.
+    assert "celery" in COMMANDS[command] or done.stderr.splitlines() == said
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stdout + done.stderr
     return said[0]
 
 
-@pytest.mark.parametrize(("settings", "name"), SETTINGS)
+@pytest.mark.parametrize(("settings", "name"), [*SETTINGS, *UNUSABLE])
 def test_a_wrong_setting_is_refused_by_its_name(settings: dict[str, object], name: str, tmp_path: Path) -> None:
     assert name in refused("reconcile", tmp_path, **settings)
 
 
-@pytest.mark.parametrize("command", ["worker", "beat"])
-def test_worker_and_beat_refuse_a_wrong_setting(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "reconcile"])
+def test_every_other_command_refuses_a_wrong_setting(command: str, tmp_path: Path) -> None:
     assert "BILLING_HOLD_TTL" in refused(command, tmp_path, hold_ttl="soon")
 
 
-@pytest.mark.parametrize("command", list(COMMANDS))
+@pytest.mark.parametrize("command", NEED_DATABASE)
 def test_a_database_that_is_away_is_named_without_its_password(command: str, tmp_path: Path) -> None:
     url = f"postgresql://billing:secret@127.0.0.1:{free_port()}/billing"
     assert "BILLING_DATABASE_URL" in refused(command, tmp_path, database_url=url)

@@ -43,9 +43,10 @@ class LostAnswers:
 def test_a_commit_whose_answer_was_lost_is_not_done_twice(postgresql: Engine) -> None:
     given(postgresql, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
     ledger = Ledger(postgresql, Policy(trust_quota=0), Clock())
-    lost = LostAnswers(postgresql, 1)
     hold(ledger)
-    assert (lost.left, wallet(postgresql)) == (0, WEALTH - 100)
+    lost = LostAnswers(postgresql, 1)
+    assert ledger.reserve("r1", 200).pre_consumed_quota == 200
+    assert (lost.left, wallet(postgresql)) == (0, WEALTH - 200)
     lost.left = 1
     assert ledger.apply([SettleJob("r1", 30)]) == [Outcome.DUPLICATE]
     assert wallet(postgresql) == WEALTH - 30
@@ -54,11 +55,13 @@ def test_a_commit_whose_answer_was_lost_is_not_done_twice(postgresql: Engine) ->
 
 def test_a_database_that_never_takes_it_is_given_up_after_a_bounded_number_of_attempts(postgresql: Engine) -> None:
     given(postgresql, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
+    ledger = Ledger(postgresql, Policy(trust_quota=0), Clock())
+    hold(ledger)
     lost = LostAnswers(postgresql, 1_000)
     with pytest.raises(BillingUnavailable):
-        hold(Ledger(postgresql, Policy(trust_quota=0), Clock()))
+        ledger.reserve("r1", 200)
     assert 1_000 - lost.left == ATTEMPTS
-    assert wallet(postgresql) == WEALTH - 100
+    assert wallet(postgresql) == WEALTH - 200
 
 
 def test_connections_that_the_server_cut_are_made_anew(postgresql: Engine) -> None:
@@ -83,10 +86,12 @@ def test_what_the_database_aborts_is_tried_again(postgresql: Engine, sqlstate: s
             aborted.append(sqlstate)
             connection.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION 'aborted' USING ERRCODE = '{sqlstate}'; END $$")
 
+    ledger = Ledger(postgresql, Policy(trust_quota=0), Clock())
+    hold(ledger)
     event.listen(postgresql, "begin", abort)
-    hold(Ledger(postgresql, Policy(trust_quota=0), Clock()))
+    ledger.reserve("r1", 200)
     assert len(aborted) == 2
-    assert wallet(postgresql) == WEALTH - 100
+    assert wallet(postgresql) == WEALTH - 200
 
 
 def test_a_database_that_is_away_is_unavailable_soon() -> None:

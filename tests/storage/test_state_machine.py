@@ -1,5 +1,6 @@
 """Random lives of sessions on each database, against the small model."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -27,6 +28,7 @@ class Lives(RuleBasedStateMachine):
     """One user's sessions; `engine` is put in by the test."""
 
     engine: ClassVar[Engine]
+    at_once: ClassVar[bool]
 
     @initialize(
         funds=st.integers(-10, 3_000),
@@ -75,6 +77,9 @@ class Lives(RuleBasedStateMachine):
             intent_grace=0,
         )
         self.ledger = Ledger(self.engine, policy, self.clock)
+        if not self.at_once:
+            cases = self.ledger._cases
+            self.ledger._cases = replace(cases, dialect=replace(cases.dialect, hold_at_once=None))
 
     @rule(name=NAMES, quota=AMOUNTS, preference=PREFERENCES, playground=st.booleans(), force=st.booleans())
     def pre_consume(self, name: str, quota: int, preference: str, playground: bool, force: bool) -> None:
@@ -157,8 +162,9 @@ def _judged(model: Model, job: SettleJob | RefundJob) -> str:
 
 
 @pytest.mark.timeout(300)
-def test_whatever_happens_the_books_are_the_models(engine: Engine, pytestconfig: pytest.Config) -> None:
-    machine = type("LivesOnThis", (Lives,), {"engine": engine})
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "general path"])
+def test_whatever_happens_the_books_are_the_models(engine: Engine, at_once: bool, pytestconfig: pytest.Config) -> None:
+    machine = type("LivesOnThis", (Lives,), {"engine": engine, "at_once": at_once})
     run_state_machine_as_test(
         machine,
         settings=settings(
