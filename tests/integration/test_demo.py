@@ -20,7 +20,7 @@ def linked(folder: Path) -> Path:
 
 def test_the_demo_accounts_for_every_unit_and_reconcile_agrees_afterwards(tmp_path: Path) -> None:
     checkout = linked(tmp_path)
-    done = run(DEMO, checkout, timeout_s=60)
+    done = run((*DEMO, "--requests", "150"), checkout, timeout_s=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     for word in ("subscriber", "trusted", "almost empty", "no drift"):
