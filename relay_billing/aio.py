@@ -14,10 +14,10 @@ from relay_billing.domain.jobs import Job, RefundJob, SettleJob
 from relay_billing.domain.policy import Durability, Policy
 from relay_billing.domain.sessions import BillingSession, Closing, PreConsume, State
 from relay_billing.gathering import Gathering, TaskGatherer
-from relay_billing.ledger import UseCases, utc_now
 from relay_billing.publisher import Publisher
 from relay_billing.store.commands import Steps
 from relay_billing.store.drivers import aat_once, async_engine_of, atransact, dialect_of
+from relay_billing.usecases import UseCases, utc_now
 
 log = logging.getLogger("relay_billing")
 T = TypeVar("T")
