@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import redis
@@ -23,8 +24,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from relay_billing import Ledger, Policy
 from tests.faults.site import WEALTH, Site
-from tests.faults.verdict import Verdict, judge, read, unfinished
+from tests.faults.verdict import Verdict, judge, owed, read
 from tests.fixtures.wire import Foreign
 
 PAUSE_S = (1.0, 3.0)
@@ -44,7 +46,8 @@ class Chaos:
         self.faults: list[tuple[int, Callable[[], None]]] = [
             (6, self.kill_worker),
             (4, self.kill_relay),
-            (1, self.stop_worker),
+            (2, self.stop),
+            (2, self.sweep_ahead),
             (2, self.restart_broker),
             (2, self.kill_broker),
             (2, self.restart_database),
@@ -71,25 +74,31 @@ class Chaos:
 
     def kill_worker(self) -> None:
         """SIGKILL, children too."""
-        member = self.chance.choice(self.site.named("worker"))
+        self._kill("worker")
+
+    def kill_relay(self) -> None:
+        """SIGKILL."""
+        self._kill("relay")
+
+    def _kill(self, kind: str) -> None:
+        member = self.chance.choice(self.site.named(kind))
         self._stopped.pop(member.name, None)
         member.kill()
         member.start()
         self.done["kills"] += 1
 
-    def kill_relay(self) -> None:
-        """SIGKILL."""
-        member = self.chance.choice(self.site.named("relay"))
-        member.kill()
-        member.start()
-        self.done["kills"] += 1
-
-    def stop_worker(self) -> None:
+    def stop(self) -> None:
         """SIGSTOP, past the visibility time-out."""
-        member = self.chance.choice(self.site.named("worker"))
+        member = self.chance.choice([*self.site.named("worker"), *self.site.named("relay")])
         member.send(signal.SIGSTOP)
         self._stopped[member.name] = time.monotonic() + STOPPED_S
         self.done["stops"] += 1
+
+    def sweep_ahead(self) -> None:
+        """A sweep whose clock is ahead: what is open expires under its relay, whose settle will be late."""
+        ahead = Ledger(self.site.engine, Policy(trust_quota=0), lambda: datetime.now(UTC) + timedelta(hours=1))
+        ahead.apply_intents()
+        self.done["expired early"] += ahead.expire_holds()
 
     def _wake(self, *, everybody: bool = False) -> None:
         for name, at in list(self._stopped.items()):
@@ -174,14 +183,17 @@ class Chaos:
             member.kill()
             del self.site.members[member.name]
         pause = threading.Event()
-        left, patience = unfinished(self.site.engine), DRAIN_PATIENCE_S
+        left, patience = self._owed(), DRAIN_PATIENCE_S
         while left and patience > 0:
             pause.wait(1)
             self.done["ended by itself"] += self.site.supervise()
-            before, left = left, unfinished(self.site.engine)
+            before, left = left, self._owed()
             patience = DRAIN_PATIENCE_S if left < before else patience - 1
         if left:
             self.log(f"{left} sessions do not end")
+
+    def _owed(self) -> int:
+        return owed(self.site.engine, self.site.folder.glob("*.diary"))
 
 
 def table(chaos: Chaos, verdict: Verdict, seconds: float) -> Table:

@@ -63,6 +63,15 @@ def unfinished(engine: Engine) -> int:
         return int(connection.execute(select(func.count()).where(~ended)).scalar_one())
 
 
+def owed(engine: Engine, diaries: Iterable[Path]) -> int:
+    """As `unfinished`, and settles that are still on their way: those of a hold that has expired meanwhile."""
+    c = billing_sessions.c
+    with engine.connect() as connection:
+        expired = set(connection.execute(select(c.request_id).where(c.state == "expired")).scalars())
+    late = sum(each.settled is not None and of in expired for of, each in read(diaries).items())
+    return unfinished(engine) + late
+
+
 def judge(engine: Engine, diaries: Iterable[Path], wealth: int) -> Verdict:
     """Hold the books against what relays were told."""
     told = read(diaries)
