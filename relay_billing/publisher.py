@@ -59,7 +59,10 @@ def broker_options(broker_url: str) -> dict[str, object]:
     `redis://`, `rediss://`, `amqp://`, `amqps://`, or `filesystem://FOLDER` (unset: `var/broker`).
     Raises InvalidRequest for another scheme.
     """
-    scheme = urlsplit(broker_url).scheme
+    try:
+        scheme = urlsplit(broker_url).scheme
+    except ValueError as error:
+        raise InvalidRequest("broker_url", "is not a URL, as redis://host:6379/0") from error
     if scheme not in SCHEMES:
         raise InvalidRequest("broker_url", f"must begin with one of {', '.join(each + '://' for each in SCHEMES)}")
     options: dict[str, object] = {
@@ -99,8 +102,11 @@ def _bounded(broker_url: str, timeout_s: int) -> dict[str, object]:
 def _filesystem(broker_url: str) -> dict[str, object]:
     folder = Path(broker_url.removeprefix("filesystem://") or DEFAULT_FOLDER)
     messages, control = folder / "messages", folder / "control"
-    for each in (messages, control):
-        each.mkdir(parents=True, exist_ok=True)
+    try:
+        for each in (messages, control):
+            each.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest("broker_url", f"its folder can't be made: {error}") from error
     return {
         "broker_url": "filesystem://",
         "broker_transport": "relay_billing.embedded:Transport",

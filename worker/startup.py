@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import Settings, SettingsError, load
 from relay_billing import migrations
-from relay_billing.store.drivers import engine_of
+from relay_billing.store.drivers import engine_of, shown
 
 
 class Refusal(SystemExit):
@@ -25,27 +25,34 @@ def settings() -> Settings:
         loaded = load()
     except SettingsError as error:
         raise Refusal(str(error)) from None
-    Path(loaded.var_dir).mkdir(parents=True, exist_ok=True)
+    _make_folder("BILLING_VAR_DIR", Path(loaded.var_dir))
     url = make_url(loaded.database_url)
     if url.get_backend_name() == "sqlite" and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder("BILLING_DATABASE_URL", Path(url.database).parent)
     return loaded
+
+
+def _make_folder(setting: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(f"{setting}: the folder {folder} can't be made: {error.strerror}") from None
 
 
 def check_database(loaded: Settings) -> None:
     """Refuse when the database can't be reached or lacks a migration. Leaves no connection open: workers fork."""
     engine = engine_of(loaded.database_url)
-    shown = make_url(loaded.database_url).render_as_string(hide_password=True)
+    name = shown(loaded.database_url)
     try:
         with engine.connect() as connection:
             has, needs = migrations.current(connection), migrations.head()
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", error)).strip().split("\n")[0]
-        raise Refusal(f"the database {shown} (BILLING_DATABASE_URL) can't be reached: {cause}") from None
+        raise Refusal(f"the database {name} (BILLING_DATABASE_URL) can't be reached: {cause}") from None
     finally:
         engine.dispose()
     if has != needs:
         raise Refusal(
-            f"the database {shown} is at migration {has or 'none'}, this code needs {needs}: "
+            f"the database {name} is at migration {has or 'none'}, this code needs {needs}: "
             "run `python -m worker migrate`"
         )

@@ -176,12 +176,19 @@ async def atransact(engine: AsyncEngine, dialect: Dialect, make: Callable[[], St
 def _url(database_url: str) -> URL:
     try:
         url = make_url(database_url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise InvalidRequest("database_url", "is not a database URL, as postgresql://user@host/name") from error
     if url.get_backend_name() not in DIALECTS:
         supported = ", ".join(DIALECTS)
         raise InvalidRequest("database_url", f"{url.get_backend_name()} is not supported; use {supported}")
     return url
+
+
+def shown(database_url: str) -> str:
+    """The URL as people and logs may see it: without passwords, those of its query too."""
+    url = make_url(database_url)
+    query = {name: "***" if "pass" in name else value for name, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)
 
 
 def _engine_options(url: URL) -> dict[str, object]:

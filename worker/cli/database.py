@@ -1,10 +1,9 @@
 """`migrate`."""
 
-from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay_billing import migrations
-from relay_billing.store.drivers import engine_of
+from relay_billing.store.drivers import engine_of, shown
 from worker import startup
 
 
@@ -15,17 +14,17 @@ def migrate() -> None:
     """
     settings = startup.settings()
     engine = engine_of(settings.database_url)
-    shown = make_url(settings.database_url).render_as_string(hide_password=True)
+    name = shown(settings.database_url)
     try:
         with engine.begin() as connection:
             before = migrations.current(connection)
             migrations.upgrade(connection)
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", error)).strip().split("\n")[0]
-        raise startup.Refusal(f"{shown} (BILLING_DATABASE_URL) could not be migrated: {cause}") from None
+        raise startup.Refusal(f"{name} (BILLING_DATABASE_URL) could not be migrated: {cause}") from None
     finally:
         engine.dispose()
     if before == migrations.head():
-        print(f"{shown} is at migration {before} already")
+        print(f"{name} is at migration {before} already")
     else:
-        print(f"{shown}: migrated from {before or 'nothing'} to {migrations.head()}")
+        print(f"{name}: migrated from {before or 'nothing'} to {migrations.head()}")
