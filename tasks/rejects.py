@@ -34,6 +34,10 @@ def drain(task: LedgerTask) -> int:
 
 def _deal_with(task: LedgerTask, message: Message) -> None:
     name = str((message.headers or {}).get("task", "unknown"))
+    if name in task.app.tasks and name not in (SETTLE_TASK, REFUND_TASK):
+        # Periodic work whose message expired while no worker could take it: beat has asked again since.
+        log.info("a periodic task's old message is dropped", task=name)
+        return
     try:
         args, kwargs, _ = message.decode()
         readable = name in (SETTLE_TASK, REFUND_TASK) and isinstance(args, list) and isinstance(kwargs, dict)
