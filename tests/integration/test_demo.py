@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.fixtures.outside import environment, interrupt, run, working_in
+from tests.fixtures.outside import environment, heed_interrupts, interrupt, run, working_in
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import ROOT
 
@@ -40,6 +40,7 @@ def test_an_interrupted_demo_ends_what_it_started(tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     until((checkout / "var" / "worker.heartbeat").exists, 40, "the demo's worker ready")
     assert len(working_in(checkout)) > 2
