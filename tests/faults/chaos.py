@@ -96,6 +96,8 @@ class Chaos:
 
     def sweep_ahead(self) -> None:
         """A sweep whose clock is ahead: what is open expires under its relay, whose settle will be late."""
+        # Who was stopped in a transaction holds locks that this waits for, and nobody else here would wake them.
+        self._wake(everybody=True)
         ahead = Ledger(self.site.engine, Policy(trust_quota=0), lambda: datetime.now(UTC) + timedelta(hours=1))
         ahead.apply_intents()
         self.done["expired early"] += ahead.expire_holds()
