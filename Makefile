@@ -5,7 +5,7 @@ STAMP := .venv/installed
 SECONDS ?= 120
 BROKER ?= redis
 
-.PHONY: demo test check format chaos bench
+.PHONY: demo test check format chaos
 
 demo: $(STAMP)
 	@$(BIN)/python -m worker demo
@@ -23,10 +23,6 @@ check: $(STAMP)
 # Breaks everything at random and proves the books: make chaos SECONDS=600 BROKER=rabbitmq SEED=7
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED))
-
-# Ours against the naive way, on a PostgreSQL of its own: benchmarks/results/latest.json
-bench: $(STAMP)
-	@$(BIN)/python -m benchmarks.holds
 
 format: $(STAMP)
 	$(BIN)/ruff format .

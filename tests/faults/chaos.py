@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import redis
+from amqp.exceptions import MessageNacked
 from kombu.exceptions import OperationalError
 from rich import box
 from rich.console import Console
@@ -173,7 +174,7 @@ class Chaos:
             return
         try:
             Foreign("billing.settle", {"jobs": jobs}).post(self.site.broker)
-        except (OperationalError, OSError) as error:
+        except (OperationalError, MessageNacked, OSError) as error:
             self.log(f"not posted: {error}")
             return
         self.done["duplicates"] += len(jobs)

@@ -3,8 +3,9 @@
 import os
 import random
 import secrets
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,11 @@ BUSY_KILLS, MOST_TRIES = 2, 30
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """One that another user's PostgreSQL may enter."""
-    for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
-    return tmp_path
+def folder() -> Iterator[Path]:
+    """One that another user's PostgreSQL may enter; not pytest's own, which each pytest closes to others anew."""
+    with tempfile.TemporaryDirectory(prefix="billing-faults-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
 
 
 @pytest.mark.timeout(SECONDS + DRAIN_S)
