@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from relay_billing.domain import inputs
@@ -52,8 +52,7 @@ class AsyncClientSession(BillingSession):
 
 
 def _bound(session: BillingSession, client: "AsyncBillingClient", closing: Closing | None = None) -> AsyncClientSession:
-    values = {each.name: getattr(session, each.name) for each in fields(BillingSession)}
-    return AsyncClientSession(**values, client=client, closing=closing or Closing())
+    return AsyncClientSession(**session.values(), client=client, closing=closing or Closing())
 
 
 class AsyncBillingClient:
@@ -108,11 +107,10 @@ class AsyncBillingClient:
         return _bound(await self._holds.call(request), self)
 
     async def _hold(self, requests: Sequence[PreConsume]) -> Sequence[BillingSession | Exception]:
-        usual = self._cases.usual(requests)
-        if usual is not None:
-            wallet = await aat_once(self._engine, *usual.statement)
-            if wallet is not None:
-                return [usual.session(wallet)]
+        usual = self._cases.at_once(requests)
+        session = None if usual is None else await aat_once(self._engine, usual)
+        if session is not None:
+            return [session]
         try:
             return await self._run(lambda: self._cases.pre_consume(requests))
         except UpdateDataError as error:

@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 from relay_billing.domain import inputs
@@ -48,8 +48,7 @@ class ClientSession(BillingSession):
 
 
 def _bound(session: BillingSession, client: "BillingClient", closing: Closing | None = None) -> ClientSession:
-    values = {each.name: getattr(session, each.name) for each in fields(BillingSession)}
-    return ClientSession(**values, client=client, closing=closing or Closing())
+    return ClientSession(**session.values(), client=client, closing=closing or Closing())
 
 
 def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:

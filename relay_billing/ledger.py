@@ -90,11 +90,10 @@ class Ledger:
     def pre_consume_many(self, requests: Sequence[PreConsume]) -> list[BillingSession | BillingError]:
         """Hold for 1 to 500 requests in one transaction; return a session or an error for each (semantics §3)."""
         inputs.batch("requests", len(requests))
-        usual = self._cases.usual(requests)
-        if usual is not None:
-            wallet = at_once(self._engine, *usual.statement)
-            if wallet is not None:
-                return [usual.session(wallet)]
+        usual = self._cases.at_once(requests)
+        session = None if usual is None else at_once(self._engine, usual)
+        if session is not None:
+            return [session]
         return self._run(lambda: self._cases.pre_consume(requests))
 
     def reserve(self, request_id: str, target_quota: int) -> BillingSession:

@@ -1,7 +1,7 @@
 """Every use case as the steps of one transaction: load, decide, write. The ledger and the async client run them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from relay_billing import deadletters
@@ -15,7 +15,7 @@ from relay_billing.domain.policy import Policy
 from relay_billing.domain.sessions import BillingSession, Intent, PreConsume
 from relay_billing.store import steps
 from relay_billing.store.commands import Steps
-from relay_billing.store.dialects import Dialect
+from relay_billing.store.dialects import AtOnce, Dialect
 from relay_billing.store.letters import count_delivery, dead_letters, deliveries_of, forget_delivery
 
 Clock = Callable[[], datetime]
@@ -30,18 +30,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def utc_now() -> datetime:
     """The time now."""
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Usual:
-    """A hold in one statement, and the session that it opens."""
-
-    statement: tuple[str, dict[str, object]]
-    opens: BillingSession
-
-    def session(self, wallet: int) -> BillingSession:
-        """The session, now that the wallet before the hold is known."""
-        return replace(self.opens, user_quota=wallet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +48,7 @@ class UseCases:
     def _book(self) -> Book:
         return Book(self.policy, self.now_ms())
 
-    def usual(self, requests: Sequence[PreConsume]) -> Usual | None:
+    def at_once(self, requests: Sequence[PreConsume]) -> AtOnce | None:
         """How a lone request is held in one round trip where all is as usual; None: it is not."""
         if len(requests) != 1 or self.dialect.hold_at_once is None:
             return None
@@ -71,9 +59,7 @@ class UseCases:
             return None
         now = self.now_ms()
         assumed = holds.assume(self.policy, now, requests[0], self.funding)
-        if assumed is None:
-            return None
-        return Usual((self.dialect.hold_at_once, steps.at_once(assumed, now // 1000)), assumed.session)
+        return None if assumed is None else self.dialect.hold_at_once(assumed, now // 1000)
 
     def pre_consume(self, requests: Sequence[PreConsume]) -> Steps[list[BillingSession | BillingError]]:
         """Hold for each request in turn; a refused one leaves its neighbours alone."""
@@ -86,9 +72,9 @@ class UseCases:
                 answers[index] = error
         valid = [request for index, request in enumerate(requests) if index not in answers]
         if valid:
-            yield from steps.load_sessions(book, {each.request_id for each in valid}, lock=False)
+            asked, users = {each.request_id for each in valid}, {each.user_id for each in valid}
             keys = {each.token_id for each in valid if each.token_id is not None}
-            yield from steps.load_accounts(book, {each.user_id for each in valid}, keys)
+            yield from steps.load_for_holds(book, asked, users, keys)
         for index, request in enumerate(requests):
             if index not in answers:
                 answers[index] = self._hold(book, request)

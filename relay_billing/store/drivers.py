@@ -13,8 +13,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, UpdateDataError
+from relay_billing.domain.sessions import BillingSession
 from relay_billing.store.commands import Reply, Steps
-from relay_billing.store.dialects import Dialect
+from relay_billing.store.dialects import AtOnce, Dialect
+from relay_billing.store.pipeline import aexecuted_alone, apiped, executed_alone, piped, pipelined
 from relay_billing.store.postgresql import POSTGRESQL
 from relay_billing.store.sqlite import SQLITE
 
@@ -36,15 +38,22 @@ def dialect_of(engine: Engine | AsyncEngine) -> Dialect:
 
 
 def _reply(result: CursorResult[tuple[object, ...]]) -> Reply:
-    return Reply(result.mappings().all() if result.returns_rows else (), result.rowcount)
+    rows = (
+        [{str(name): value for name, value in row.items()} for row in result.mappings()] if result.returns_rows else []
+    )
+    return Reply(rows, result.rowcount)
 
 
 def run(connection: Connection, steps: Steps[T]) -> T:
     """Carry a generator of commands to its end on one connection; return what it returns."""
+    send = connection.dialect.name == "postgresql"
     try:
         commands = next(steps)
         while True:
-            replies = [_reply(connection.execute(each.statement, each.parameters)) for each in commands]
+            if send and pipelined(commands):
+                replies = piped(connection, commands)
+            else:
+                replies = [_reply(connection.execute(each.statement, each.parameters)) for each in commands]
             commands = steps.send(replies)
     except StopIteration as end:
         value: T = end.value
@@ -53,10 +62,14 @@ def run(connection: Connection, steps: Steps[T]) -> T:
 
 async def arun(connection: AsyncConnection, steps: Steps[T]) -> T:
     """As `run`, on an async connection."""
+    send = connection.dialect.name == "postgresql"
     try:
         commands = next(steps)
         while True:
-            replies = [_reply(await connection.execute(each.statement, each.parameters)) for each in commands]
+            if send and pipelined(commands):
+                replies = await apiped(connection, commands)
+            else:
+                replies = [_reply(await connection.execute(each.statement, each.parameters)) for each in commands]
             commands = steps.send(replies)
     except StopIteration as end:
         value: T = end.value
@@ -100,28 +113,27 @@ async def _atransaction(engine: AsyncEngine, dialect: Dialect) -> AsyncIterator[
         await connection.exec_driver_sql("COMMIT")
 
 
-def at_once(engine: Engine, statement: str, parameters: dict[str, object]) -> int | None:
+def at_once(engine: Engine, case: AtOnce) -> BillingSession | None:
     """Run one statement that commits itself; None: it changed nothing that is known of, and the general path decides.
 
     That path is right after any error: what was committed after all, it meets as a replay.
     """
     try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            row = connection.exec_driver_sql(statement, parameters).first()
+        with engine.connect() as connection:
+            row = executed_alone(connection, case)
     except SQLAlchemyError:
         return None
-    return None if row is None else int(row[0])
+    return None if row is None else case.session_of(row)
 
 
-async def aat_once(engine: AsyncEngine, statement: str, parameters: dict[str, object]) -> int | None:
+async def aat_once(engine: AsyncEngine, case: AtOnce) -> BillingSession | None:
     """As `at_once`, on an async engine."""
     try:
         async with engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            row = (await connection.exec_driver_sql(statement, parameters)).first()
+            row = await aexecuted_alone(connection, case)
     except SQLAlchemyError:
         return None
-    return None if row is None else int(row[0])
+    return None if row is None else case.session_of(row)
 
 
 class _Attempts:
