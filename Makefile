@@ -5,7 +5,7 @@ STAMP := .venv/installed
 SECONDS ?= 120
 BROKER ?= redis
 
-.PHONY: demo test check format chaos
+.PHONY: demo test check format chaos bench
 
 demo: $(STAMP)
 	@$(BIN)/python -m worker demo
@@ -23,6 +23,10 @@ check: $(STAMP)
 # Breaks everything at random and proves the books: make chaos SECONDS=600 BROKER=rabbitmq SEED=7
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED))
+
+# Ours against the naive ways, half an hour: make bench PARTS="holds settles growth memory"
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(PARTS)
 
 format: $(STAMP)
 	$(BIN)/ruff format .
