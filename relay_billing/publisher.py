@@ -14,7 +14,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from relay_billing.domain.errors import InvalidRequest
-from relay_billing.domain.jobs import QUEUE, Job, task_of
+from relay_billing.domain.jobs import QUEUE, Job, summary, task_of
 
 log = logging.getLogger("relay_billing")
 
@@ -212,14 +212,15 @@ class Publisher:
             messages.setdefault(task_of(job), []).append(job)
         try:
             for task, group in messages.items():
+                jobs = [job.wire() for job in group]
                 app.send_task(
                     task,
-                    kwargs={"jobs": [job.wire() for job in group]},
+                    kwargs={"jobs": jobs},
                     queue=QUEUE,
                     retry=True,
                     retry_policy=RETRIES,
                     # What monitors may show of it: ids and amounts are enough to find a job.
-                    kwargsrepr=f"{len(group)} jobs, first {group[0].request_id}",
+                    kwargsrepr=summary(jobs),
                 )
         except Exception as error:  # noqa: BLE001, whatever a driver raises (a nack is no KombuError), the thread goes on
             log.warning("the broker did not take %d jobs, their intents stand: %s", len(jobs), error)
