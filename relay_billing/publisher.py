@@ -212,15 +212,15 @@ class Publisher:
             messages.setdefault(task_of(job), []).append(job)
         try:
             for task, group in messages.items():
-                jobs = [job.wire() for job in group]
+                wired = [job.wire() for job in group]
                 app.send_task(
                     task,
-                    kwargs={"jobs": jobs},
+                    kwargs={"jobs": wired},
                     queue=QUEUE,
                     retry=True,
                     retry_policy=RETRIES,
                     # What monitors may show of it: ids and amounts are enough to find a job.
-                    kwargsrepr=summary(jobs),
+                    kwargsrepr=summary(wired),
                 )
         except Exception as error:  # noqa: BLE001, whatever a driver raises (a nack is no KombuError), the thread goes on
             log.warning("the broker did not take %d jobs, their intents stand: %s", len(jobs), error)

@@ -1,7 +1,8 @@
 """What workers may be asked over the broker: to tell about themselves, never to do anything.
 
-Whoever reaches the broker can send these commands, so they are no way to shut workers down, resize them, limit or revoke
-their tasks, or make them consume other queues. For that there are signals: SIGTERM finishes the batch in hand and exits.
+Whoever reaches the broker can send these commands, so they are no way to shut workers down, resize them, limit or
+revoke their tasks, or make them consume other queues. For that there are signals: SIGTERM finishes the batch in hand
+and exits.
 """
 
 from celery.worker.control import Panel
