@@ -22,8 +22,9 @@ class LedgerRequest(Request):
 
     def __init__(self, message: Message, **options: object) -> None:
         super().__init__(message, **options)
-        shown = summary(self._kwargs.get("jobs")) if isinstance(self._kwargs, dict) and self._kwargs else ""
-        self._argsrepr, self._kwargsrepr = "", shown
+        # Empty ones would have Celery show the real ones in their place.
+        self._argsrepr = "(...)" if self._args else "()"
+        self._kwargsrepr = summary(self._kwargs.get("jobs")) if isinstance(self._kwargs, dict) else "no jobs"
         self.request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
 
     def info(self, safe: bool = False) -> dict[str, object]:

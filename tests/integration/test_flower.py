@@ -123,8 +123,9 @@ def test_an_operator_sees_the_workers_and_their_tasks_in_a_browser(watched: Watc
     watched.hold_and_settle(0, 12)
     base = f"127.0.0.1:{watched.port}"
     chromium.get(f"http://{USER}:guessed@{base}/workers")
+    status = "return performance.getEntriesByType('navigation')[0].responseStatus"
+    assert chromium.execute_script(status) == 401  # type: ignore[no-untyped-call]
     assert "seen@" not in chromium.page_source
-    screenshot(chromium, "flower-refused")
     chromium.get(f"http://{USER}:{PASSWORD}@{base}/workers")
 
     def shows(*texts: str) -> bool:
