@@ -36,8 +36,8 @@ GRANT SELECT ON subscription_plans TO billing_relay, billing_worker;
 
 -- The relay: opens sessions, raises holds and records intents; adds to the ledger, and can't take a row of it back.
 GRANT SELECT, INSERT, UPDATE (
-    state, pre_consumed_quota, token_consumed, subscription_pre_consumed, subscription_post_delta, period, reserves,
-    actual_quota, reason, token_error, parked, parked_reason, intent, intent_quota, intent_reason, intent_at, closed_at
+    state, pre_consumed_quota, token_consumed, subscription_post_delta, reserves, actual_quota, reason, token_error,
+    parked, parked_reason, intent, intent_quota, intent_reason, intent_at, closed_at
 ) ON billing_sessions TO billing_relay;
 GRANT INSERT ON billing_ledger TO billing_relay;
 GRANT USAGE ON SEQUENCE billing_ledger_id_seq TO billing_relay;
