@@ -15,6 +15,7 @@ from kombu import Exchange, Queue
 
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.jobs import QUEUE, Job, summary, task_of
+from relay_billing.tls import broker_tls
 
 log = logging.getLogger("relay_billing")
 
@@ -55,8 +56,8 @@ def dead_queue() -> Queue:
 def broker_options(broker_url: str) -> dict[str, object]:
     """Celery's settings for a broker, the same for relay and worker: queue, exchange, folder, JSON only.
 
-    `redis://`, `rediss://`, `amqp://`, `amqps://`, or `filesystem://FOLDER` (unset: `var/broker`).
-    Raises InvalidRequest for another scheme.
+    `redis://`, `rediss://`, `amqp://`, `amqps://`, or `filesystem://FOLDER` (unset: `var/broker`); `rediss://` and
+    `amqps://` with the parameters of `tls.broker_tls`. Raises InvalidRequest for another scheme or a wrong parameter.
     """
     try:
         scheme = urlsplit(broker_url).scheme
@@ -64,8 +65,9 @@ def broker_options(broker_url: str) -> dict[str, object]:
         raise InvalidRequest("broker_url", "is not a URL, as redis://host:6379/0") from error
     if scheme not in SCHEMES:
         raise InvalidRequest("broker_url", f"must begin with one of {', '.join(each + '://' for each in SCHEMES)}")
-    options: dict[str, object] = {
-        "broker_url": broker_url,
+    url, tls = broker_tls(broker_url)
+    options: dict[str, object] = tls | {
+        "broker_url": url,
         "task_queues": [billing_queue(scheme)],
         "task_default_queue": QUEUE,
         "task_default_exchange": QUEUE,

@@ -5,7 +5,12 @@ revoke their tasks, or make them consume other queues. For that there are signal
 and exits.
 """
 
+from collections.abc import Callable
+
+import structlog
 from celery.worker.control import Panel
+
+log = structlog.get_logger("worker")
 
 ANSWERED = frozenset(
     {
@@ -29,6 +34,14 @@ ANSWERED = frozenset(
 
 
 def restrict() -> None:
-    """Forget every other command; a worker that is sent one logs it as unknown and does nothing."""
+    """Have every other command refused, with a line in the log and an answer for who sent it."""
     for name in set(Panel.data) - ANSWERED:
-        del Panel.data[name]
+        Panel.data[name] = _refusal(name)
+
+
+def _refusal(name: str) -> Callable[..., dict[str, str]]:
+    def refuse(state: object, **_: object) -> dict[str, str]:
+        log.warning("a command sent over the broker is refused", command=name)
+        return {"error": f"{name} is refused: workers take no commands over the broker, send the process a signal"}
+
+    return refuse
