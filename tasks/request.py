@@ -2,7 +2,7 @@
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import Terminated, WorkerLostError
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
 from celery.worker.request import Request
 from kombu import Message
 
@@ -22,9 +22,13 @@ class LedgerRequest(Request):
 
     def __init__(self, message: Message, **options: object) -> None:
         super().__init__(message, **options)
+        if not isinstance(self._args, list) or not isinstance(self._kwargs, dict):
+            raise InvalidTaskError("its body must be [args, kwargs, embed], a list, an object and an object")
+        # How long a transaction may take is not for posters to say; nonsense in here would end the worker.
+        self.time_limits: tuple[float | None, float | None] = (None, None)
         # Empty ones would have Celery show the real ones in their place.
         self._argsrepr = "(...)" if self._args else "()"
-        self._kwargsrepr = summary(self._kwargs.get("jobs")) if isinstance(self._kwargs, dict) else "no jobs"
+        self._kwargsrepr = summary(self._kwargs.get("jobs"))
         self.request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
 
     def info(self, safe: bool = False) -> dict[str, object]:
