@@ -44,5 +44,5 @@ def broker_tls(broker_url: str) -> tuple[str, dict[str, object]]:
         return bare, {"broker_use_ssl": {"ssl_cert_reqs": VERIFIED[reqs], "ssl_check_hostname": hostname, **files}}
     options = {name.removeprefix("ssl_"): file for name, file in files.items()}
     # None stands for the host of the URL; without the key no name is checked.
-    name = {"server_hostname": None} if hostname else {}
-    return bare, {"broker_use_ssl": {"cert_reqs": VERIFIED[reqs], **options, **name}}
+    host = {"server_hostname": None} if hostname else {}
+    return bare, {"broker_use_ssl": {"cert_reqs": VERIFIED[reqs], **options, **host}}

@@ -124,7 +124,7 @@ def test_an_operator_sees_the_workers_and_their_tasks_in_a_browser(watched: Watc
     base = f"127.0.0.1:{watched.port}"
     chromium.get(f"http://{USER}:guessed@{base}/workers")
     status = "return performance.getEntriesByType('navigation')[0].responseStatus"
-    assert chromium.execute_script(status) == 401  # type: ignore[no-untyped-call]
+    assert chromium.execute_script(status) == 401
     assert "seen@" not in chromium.page_source
     chromium.get(f"http://{USER}:{PASSWORD}@{base}/workers")
 

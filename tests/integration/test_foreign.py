@@ -21,7 +21,14 @@ from tests.fixtures.workers import Site
 TIMEOUT_S = 60.0
 WEALTH = 1_000
 JOBS = {"jobs": [{"request_id": "held", "actual_quota": 999}]}
-CALL = {"task": "billing.settle", "args": [], "kwargs": JOBS, "options": {}, "subtask_type": None, "immutable": False}
+CALL: dict[str, object] = {
+    "task": "billing.settle",
+    "args": [],
+    "kwargs": JOBS,
+    "options": {},
+    "subtask_type": None,
+    "immutable": False,
+}
 BUILT_IN: tuple[tuple[str, dict[str, object]], ...] = (
     ("celery.backend_cleanup", {}),
     ("celery.accumulate", {}),

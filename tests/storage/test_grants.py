@@ -96,15 +96,15 @@ def roles(request: pytest.FixtureRequest) -> Iterator[Roles]:
     owner = engine_of(url)
     with owner.begin() as connection:
         migrations.upgrade(connection)
-    logins = []
+    logins: list[Engine] = []
     try:
         # Twice: it may be run any number of times.
         for _ in range(2):
             _run(owner, re.sub(r"\bbilling_(relay|worker)\b", rf"billing_\1_{RUN}", GRANTS))
         for role in ROLES:
             _run(owner, f"CREATE ROLE {role}_login_{RUN} LOGIN PASSWORD 'x' IN ROLE {role}_{RUN}")
-            login = make_url(url).set(username=f"{role}_login_{RUN}", password="x")
-            logins.append(engine_of(login.render_as_string(hide_password=False)))
+            own = make_url(url).set(username=f"{role}_login_{RUN}", password="x")
+            logins.append(engine_of(own.render_as_string(hide_password=False)))
         yield Roles(owner, *logins)
     finally:
         for login in logins:
