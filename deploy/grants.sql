@@ -65,9 +65,9 @@ END $$;
 REVOKE UPDATE ON billing_ledger FROM billing_worker;
 GRANT UPDATE (amount, balance_after) ON billing_ledger TO billing_worker;
 
--- The relay's code writes sessions by the same statements as the worker's, so columns alone can't tell apart what it may
--- do. These triggers do: it moves no state, touches no closed session, and can't change an intent once recorded. Row-level
--- security would not do: it hides the rows that may not be changed, and a closed session would be an unknown one.
+-- The relay's code writes sessions by the same statements as the worker's, so columns alone can't tell apart what it
+-- may do. These triggers do: it moves no state, touches no closed session, and can't change an intent once recorded.
+-- Row-level security would not do: it hides what may not be changed, and a closed session would be an unknown one.
 CREATE OR REPLACE FUNCTION billing_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the role % may not make session % % (it may hold, reserve and record one intent)',
