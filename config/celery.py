@@ -32,8 +32,9 @@ def options(settings: Settings) -> dict[str, object]:
         "task_acks_on_failure_or_timeout": False,
         # Keeps what Celery would log and drop.
         "worker_consumer": "worker.consumer:LedgerConsumer",
-        # Results are in the database.
+        # Results are in the database. Without this beat would post celery.backend_cleanup, which is no task here.
         "task_ignore_result": True,
+        "result_expires": None,
         # A job that runs when the connection is lost goes on; its copy will be a duplicate.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Quorum queues: the count would never be raised again after a reconnect (celery 9512).

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay_billing.domain.errors import InvalidRequest
@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     var_dir: str = Field("var", description="Folder of the beat schedule and the signs of life")
     log_format: Literal["console", "json"] = Field(
         "console", description="How workers write their log: `console` or `json`"
+    )
+    flower_basic_auth: SecretStr = Field(
+        SecretStr(""), description="Who may see Flower: `user:password`, with commas between; unset: it does not start"
     )
 
     trust_quota: int = Field(

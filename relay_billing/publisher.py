@@ -14,7 +14,8 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from relay_billing.domain.errors import InvalidRequest
-from relay_billing.domain.jobs import QUEUE, Job, task_of
+from relay_billing.domain.jobs import QUEUE, Job, summary, task_of
+from relay_billing.tls import broker_tls
 
 log = logging.getLogger("relay_billing")
 
@@ -55,8 +56,8 @@ def dead_queue() -> Queue:
 def broker_options(broker_url: str) -> dict[str, object]:
     """Celery's settings for a broker, the same for relay and worker: queue, exchange, folder, JSON only.
 
-    `redis://`, `rediss://`, `amqp://`, `amqps://`, or `filesystem://FOLDER` (unset: `var/broker`).
-    Raises InvalidRequest for another scheme.
+    `redis://`, `rediss://`, `amqp://`, `amqps://`, or `filesystem://FOLDER` (unset: `var/broker`); `rediss://` and
+    `amqps://` with the parameters of `tls.broker_tls`. Raises InvalidRequest for another scheme or a wrong parameter.
     """
     try:
         scheme = urlsplit(broker_url).scheme
@@ -64,8 +65,9 @@ def broker_options(broker_url: str) -> dict[str, object]:
         raise InvalidRequest("broker_url", "is not a URL, as redis://host:6379/0") from error
     if scheme not in SCHEMES:
         raise InvalidRequest("broker_url", f"must begin with one of {', '.join(each + '://' for each in SCHEMES)}")
-    options: dict[str, object] = {
-        "broker_url": broker_url,
+    url, tls = broker_tls(broker_url)
+    options: dict[str, object] = tls | {
+        "broker_url": url,
         "task_queues": [billing_queue(scheme)],
         "task_default_queue": QUEUE,
         "task_default_exchange": QUEUE,
@@ -212,14 +214,15 @@ class Publisher:
             messages.setdefault(task_of(job), []).append(job)
         try:
             for task, group in messages.items():
+                wired = [job.wire() for job in group]
                 app.send_task(
                     task,
-                    kwargs={"jobs": [job.wire() for job in group]},
+                    kwargs={"jobs": wired},
                     queue=QUEUE,
                     retry=True,
                     retry_policy=RETRIES,
                     # What monitors may show of it: ids and amounts are enough to find a job.
-                    kwargsrepr=f"{len(group)} jobs, first {group[0].request_id}",
+                    kwargsrepr=summary(wired),
                 )
         except Exception as error:  # noqa: BLE001, whatever a driver raises (a nack is no KombuError), the thread goes on
             log.warning("the broker did not take %d jobs, their intents stand: %s", len(jobs), error)

@@ -16,7 +16,7 @@ from config.settings import Settings, load
 from relay_billing import deadletters
 from relay_billing.domain import inputs
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest
-from relay_billing.domain.jobs import Answer, Job, Outcome, check_message, parse, reason_of
+from relay_billing.domain.jobs import Answer, Job, Outcome, check_message, parse, reason_of, summary
 from relay_billing.ledger import Ledger
 from relay_billing.store.drivers import engine_of
 from tasks import metrics
@@ -213,4 +213,4 @@ class LedgerTask(Task):
             return
         jobs = [answer.job.wire() for answer in unknown]
         log.info("no session yet, trying again", task=self.name, jobs=len(jobs), tried=tried)
-        raise self.retry(kwargs={"jobs": jobs}, countdown=BACKOFF_S[tried], max_retries=None)
+        raise self.retry(kwargs={"jobs": jobs}, kwargsrepr=summary(jobs), countdown=BACKOFF_S[tried], max_retries=None)

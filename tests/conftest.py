@@ -2,7 +2,13 @@
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.databases", "tests.fixtures.brokers", "tests.fixtures.workers"]
+pytest_plugins = [
+    "tests.fixtures.databases",
+    "tests.fixtures.brokers",
+    "tests.fixtures.workers",
+    "tests.fixtures.flower",
+    "tests.fixtures.browser",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

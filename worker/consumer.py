@@ -1,9 +1,14 @@
 """Celery's consumer, with one difference: no message is dropped."""
 
+from collections.abc import Callable
+
 from celery.worker.consumer import Consumer
 from kombu import Message
 
 from tasks import letterbox
+
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What Celery's consumer ends in, and the worker with it, over an envelope whose parts are of the wrong kinds."""
 
 
 def _task_of(message: Message) -> str:
@@ -12,6 +17,20 @@ def _task_of(message: Message) -> str:
 
 class LedgerConsumer(Consumer):
     """Keeps as dead letters what Celery would log and drop."""
+
+    def create_task_handler(self, **options: object) -> Callable[[Message], None]:
+        """Celery's, with an end for messages that it can't take apart."""
+        handle = super().create_task_handler(**options)
+
+        def on_task_received(message: Message) -> None:
+            try:
+                handle(message)
+            except MALFORMED as error:
+                if message.acknowledged:
+                    raise
+                letterbox.keep(_task_of(message), message, f"{type(error).__name__}: {error}")
+
+        return on_task_received
 
     def on_unknown_message(self, body: object, message: Message) -> None:
         """It is not Celery's at all."""

@@ -117,3 +117,20 @@ def check_message(jobs: object) -> Sequence[object]:
         raise InvalidRequest("jobs", f"must be a list, got {type(jobs).__name__}")
     inputs.batch("jobs", len(jobs))
     return jobs
+
+
+def summary(jobs: object) -> str:
+    """What monitors may show of a message's `jobs`: how many, the first one's id, the total quota of settles.
+
+    Enough to find them, however many there are; anything that is not a job's id or amount is left out.
+    """
+    items = [each for each in jobs if isinstance(each, Mapping)] if isinstance(jobs, list) else []
+    if not items:
+        return "no jobs"
+    try:
+        first = f", first {inputs.request_id(items[0].get('request_id'))}"
+    except InvalidRequest:
+        first = ""
+    amounts = [each["actual_quota"] for each in items if type(each.get("actual_quota")) is int]
+    total = f", {sum(amounts)} quota" if amounts else ""
+    return f"{len(items)} job{'s' if len(items) > 1 else ''}{first}{total}"

@@ -144,7 +144,7 @@ def test_each_services_command_runs_and_is_healthy(
     port = free_port()
     spawn(command_of("worker"), env)
     spawn(command_of("beat"), env)
-    flower = spawn(command_of("flower", f"--port={port}"), env | {"FLOWER_BASIC_AUTH": PASSWORD})
+    flower = spawn(command_of("flower", f"--port={port}"), env | {"BILLING_FLOWER_BASIC_AUTH": PASSWORD})
     for name in ("worker", "beat"):
         until(lambda name=name: healthy(name, env), 60, f"{name} healthy")  # type: ignore[misc]
 
@@ -153,6 +153,8 @@ def test_each_services_command_runs_and_is_healthy(
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     until(listening, 60, f"Flower listening: {flower.output}")
-    assert fetched(f"http://127.0.0.1:{port}/workers") == 401
-    assert fetched(f"http://127.0.0.1:{port}/workers", "operator:guessed") == 401
-    assert fetched(f"http://127.0.0.1:{port}/workers", PASSWORD) == 200
+    for page in ("workers", "metrics"):
+        assert fetched(f"http://127.0.0.1:{port}/{page}") == 401
+        assert fetched(f"http://127.0.0.1:{port}/{page}", "operator:guessed") == 401
+        assert fetched(f"http://127.0.0.1:{port}/{page}", PASSWORD) == 200
+    assert fetched(f"http://127.0.0.1:{port}/healthcheck") == 200
