@@ -150,8 +150,9 @@ class Ledger:
         for _ in range(MAX_SWEEP_BATCHES):
             answers = self._run(self._cases.sweep_intents)
             outcomes.update(answer.outcome for answer in answers)
-            for answer in answers if tell else ():
-                tell(answer)
+            if tell is not None:
+                for answer in answers:
+                    tell(answer)
             if len(answers) < SWEEP_BATCH:
                 break
         return outcomes

@@ -6,7 +6,7 @@ there are.
 
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, RowMapping, Select, and_, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Executable, RowMapping, and_, case, cast, func, select
 
 from relay_billing.domain.sessions import State
 from relay_billing.schema import billing_dead_letters, billing_reconciliations, billing_sessions
@@ -64,7 +64,7 @@ def _quota(column: ColumnElement[int] | ColumnElement[int | None]) -> ColumnElem
     return cast(func.coalesce(func.sum(column), 0), BigInteger).label("quota")
 
 
-def holds() -> Select[tuple[int, int, int, int]]:
+def holds() -> Executable:
     """Open holds; the condition is that of `ix_billing_sessions_open`."""
     s = billing_sessions.c
     oldest = func.min(case((s.parked.is_(False), s.created_at))).label("oldest_at")
@@ -73,7 +73,7 @@ def holds() -> Select[tuple[int, int, int, int]]:
     return select(*columns).select_from(billing_sessions).where(s.state == State.PRECONSUMED.value)
 
 
-def intents() -> Select[tuple[int, int, int]]:
+def intents() -> Executable:
     """Waiting intents; the condition is that of `ix_billing_sessions_waiting`."""
     s = billing_sessions.c
     columns = (func.count().label("count"), _quota(s.intent_quota), func.min(s.intent_at).label("oldest_at"))
@@ -81,14 +81,14 @@ def intents() -> Select[tuple[int, int, int]]:
     return select(*columns).select_from(billing_sessions).where(waiting)
 
 
-def dead_letters() -> Select[tuple[int, int, int]]:
+def dead_letters() -> Executable:
     """Open dead letters; the condition is that of `ix_billing_dead_letters_open`."""
     c = billing_dead_letters.c
     columns = (func.count().label("count"), _quota(c.quota), func.min(c.created_at).label("oldest_at"))
     return select(*columns).select_from(billing_dead_letters).where(c.resolved_at.is_(None))
 
 
-def last_reconcile() -> Select[tuple[int, int, int, int]]:
+def last_reconcile() -> Executable:
     """The newest proof."""
     c = billing_reconciliations.c
     return select(c.finished_at, c.duration_ms, c.drifts, c.drift_quota).order_by(c.id.desc()).limit(1)

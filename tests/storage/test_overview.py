@@ -3,8 +3,7 @@
 import re
 
 import pytest
-from sqlalchemy import Engine, func, select, text, update
-from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy import Engine, Select, func, select, text, update
 from sqlalchemy.sql import Executable
 
 from relay_billing import Ledger, Policy, RefundJob, SettleJob, overview
@@ -101,7 +100,8 @@ def test_nothing_closed_is_read(postgresql: Engine, statement: Executable, index
         connection.execute(billing_reconciliations.insert(), [{**PROOF} for _ in range(MANY)])
         for table in ("billing_sessions", "billing_dead_letters", "billing_reconciliations"):
             connection.execute(text(f"ANALYZE {table}"))
-        words = statement.compile(dialect=pg.dialect(), compile_kwargs={"literal_binds": True})  # type: ignore[attr-defined]
+        assert isinstance(statement, Select)
+        words = statement.compile(postgresql, compile_kwargs={"literal_binds": True})
         plan = "\n".join(row[0] for row in connection.execute(text(f"EXPLAIN {words}")))
     assert index in plan, plan
     assert not re.search(r"Seq Scan on billing_", plan), plan
