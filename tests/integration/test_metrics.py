@@ -51,9 +51,9 @@ def scraped(port: int) -> Samples:
 
 
 def children(process: Process) -> list[int]:
-    """The worker's own children."""
-    listed = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children").read_text()
-    return [int(pid) for pid in listed.split()]
+    """The worker's own children, whichever of its threads has forked them."""
+    tasks = Path(f"/proc/{process.popen.pid}/task").glob("*/children")
+    return [int(pid) for listed in tasks for pid in listed.read_text().split()]
 
 
 @pytest.fixture

@@ -53,14 +53,15 @@ def drain(
     asked = signs.workers(var_dir)
     signs.ask_to_drain(var_dir)
     deadline = time.monotonic() + timeout
-    left = [each.pid for each in asked]
+    left = {each.pid for each in asked}
     while left and time.monotonic() < deadline:
         time.sleep(POLL_S)
-        left = [pid for pid in left if signs.alive(pid)]
+        # Not by the process alone: one that has ended and waits for its parent to notice counts as ended.
+        left &= {each.pid for each in signs.workers(var_dir)}
     if as_json:
-        print(json.dumps({"ended": [each.pid for each in asked if each.pid not in left], "left": left}))
+        print(json.dumps({"ended": [each.pid for each in asked if each.pid not in left], "left": sorted(left)}))
     elif left:
-        print(f"after {timeout} s these workers still run: {', '.join(map(str, left))}")
+        print(f"after {timeout} s these workers still run: {', '.join(map(str, sorted(left)))}")
     else:
         print(f"{len(asked)} workers ended" if asked else "no worker runs here")
     raise typer.Exit(1 if left else 0)

@@ -17,8 +17,9 @@ from rich.table import Table
 from config.celery import options
 from config.settings import Settings
 from relay_billing.overview import Open
-from worker import queues, standing, startup
+from worker import standing, startup
 from worker.cli.opening import amount, shown_time
+from worker.queues import TIMEOUT_S
 from worker.standing import Standing
 
 ASK_S = 1.0
@@ -66,8 +67,8 @@ def _workers(settings: Settings) -> tuple[SeenWorker, ...]:
     app = Celery("status", set_as_current=False)
     app.conf.update(options(settings))
     try:
-        with app.connection_for_read(connect_timeout=queues.TIMEOUT_S) as connection:
-            connection.ensure_connection(max_retries=1, timeout=queues.TIMEOUT_S)
+        with app.connection_for_read(connect_timeout=TIMEOUT_S) as connection:
+            connection.ensure_connection(max_retries=1, timeout=TIMEOUT_S)
             answers = app.control.inspect(timeout=ASK_S, connection=connection).stats() or {}
     except (OperationalError, OSError):
         # The standing says in its own words that the broker is away.
