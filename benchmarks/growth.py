@@ -19,7 +19,8 @@ SETTLES = 10_000
 
 SESSIONS = """
     INSERT INTO billing_sessions (request_id, user_id, token_id, quota, model_name, preference, playground, state,
-        source, pre_consumed_quota, token_consumed, trusted, created_at, expires_at, user_quota, actual_quota, closed_at)
+        source, pre_consumed_quota, token_consumed, trusted, created_at, expires_at, user_quota, actual_quota,
+        closed_at)
     SELECT md5(n::text) || n, 1 + n % 10000, 1 + n % 10000, 10, 'bench', 'wallet_only', false, 'settled', 'wallet',
         10, 10, false, 1700000000000 + n, 1700003600000 + n, 1000000, 10, 1700000001000 + n
     FROM generate_series(CAST(:low AS BIGINT), CAST(:high AS BIGINT)) AS n

@@ -34,6 +34,11 @@ class Settings(BaseSettings):
         SecretStr(""), description="Who may see Flower: `user:password`, with commas between; unset: it does not start"
     )
 
+    metrics_port: int = Field(9808, ge=0, le=65_535, description="Port of a worker's `/metrics` and `/ready`; 0: none")
+    metrics_address: str = Field(
+        "127.0.0.1", description="Address of that port; `0.0.0.0` in a container, for it asks for no password"
+    )
+
     trust_quota: int = Field(
         _DEFAULT.trust_quota,
         description="Quota; a wallet and a token with more are not held at all; 0: everybody is held",

@@ -72,6 +72,11 @@ class TaskGatherer(Generic[Item, Answer]):
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for the next batch."""
+        return len(self._waiting)
+
     async def call(self, item: Item) -> Answer:
         """Carry `item` out with whatever else comes now; return its answer, or raise its error."""
         if len(self._waiting) >= self._how.waiting:
@@ -123,6 +128,11 @@ class ThreadGatherer(Generic[Item, Answer]):
     ) -> None:
         self._carry, self._how, self._name = carry, how, name
         self.forget()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for the next batch."""
+        return len(self._waiting)
 
     def forget(self) -> None:
         """Begin anew, in the child of a fork: what waited there waits in the parent."""

@@ -1,11 +1,12 @@
 """Joins: each use case is carried out in one transaction, for one item or five hundred. Nothing else commits."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from relay_billing import deadletters
 from relay_billing.deadletters import DeadLetter, Filter, Resolution
@@ -15,11 +16,12 @@ from relay_billing.domain.funding import FUNDING, FundingSource
 from relay_billing.domain.jobs import Answer, Outcome, RefundJob, SettleJob
 from relay_billing.domain.policy import MAX_SECONDS, Policy
 from relay_billing.domain.sessions import BillingSession, PreConsume
-from relay_billing.reconcile import Drift, drifts
+from relay_billing.overview import Overview, read
+from relay_billing.reconcile import Drift, drifts, remember
 from relay_billing.store import retention
 from relay_billing.store.commands import Steps
 from relay_billing.store.drivers import at_once, dialect_of, transact
-from relay_billing.usecases import MAX_SWEEP_BATCHES, SWEEP_BATCH, Clock, UseCases, utc_now
+from relay_billing.usecases import MAX_SWEEP_BATCHES, SWEEP_BATCH, Clock, Expired, UseCases, utc_now
 
 T = TypeVar("T")
 
@@ -125,10 +127,14 @@ class Ledger:
 
     def expire_holds(self) -> int:
         """Close holds that nobody closed in time; return how many (semantics §8)."""
-        closed = 0
+        return self.sweep_holds().holds
+
+    def sweep_holds(self) -> Expired:
+        """As `expire_holds`, with the quota that they held."""
+        closed = Expired(0, 0)
         for _ in range(MAX_SWEEP_BATCHES):
-            seen, now_closed = self._run(self._cases.expire)
-            closed += now_closed
+            seen, batch = self._run(self._cases.expire)
+            closed = Expired(closed.holds + batch.holds, closed.quota + batch.quota)
             if seen < SWEEP_BATCH:
                 break
         return closed
@@ -137,12 +143,15 @@ class Ledger:
         """Apply recorded intents whose message did not come in `intent_grace`; return how many (semantics §9)."""
         return self.sweep_intents().total()
 
-    def sweep_intents(self) -> Counter[Outcome]:
-        """As `apply_intents`, by outcome."""
+    def sweep_intents(self, tell: Callable[[Answer], None] | None = None) -> Counter[Outcome]:
+        """As `apply_intents`, by outcome. `tell` is called with each answer once its batch is committed."""
         outcomes: Counter[Outcome] = Counter()
         for _ in range(MAX_SWEEP_BATCHES):
             answers = self._run(self._cases.sweep_intents)
             outcomes.update(answer.outcome for answer in answers)
+            if tell is not None:
+                for answer in answers:
+                    tell(answer)
             if len(answers) < SWEEP_BATCH:
                 break
         return outcomes
@@ -215,8 +224,26 @@ class Ledger:
         return list(self.drifts(since_ms, user_id))
 
     def drifts(self, since_ms: int | None = None, user_id: int | None = None) -> Iterator[Drift]:
-        """As `reconcile`, one by one: memory is bounded whatever the tables' size."""
+        """As `reconcile`, one by one: memory is bounded whatever the tables' size.
+
+        A proof of everything is remembered once it has been read to its end: the next `overview` has it.
+        """
+        began, found, quota = time.monotonic(), 0, 0
         try:
-            yield from drifts(self._engine, since_ms, user_id)
+            for drift in drifts(self._engine, since_ms, user_id):
+                found, quota = found + 1, quota + abs(drift.difference)
+                yield drift
         except OperationalError as error:
             raise BillingUnavailable(f"the database can't be read: {error.orig}") from error
+        if since_ms is None and user_id is None:
+            took_ms = round((time.monotonic() - began) * 1000)
+            self._run(lambda: remember(self._cases.now_ms(), took_ms, found, quota))
+
+    def overview(self) -> Overview:
+        """How things stand now, read once through the indexes of what is open. Raises BillingUnavailable at once."""
+        try:
+            with self._engine.connect() as connection:
+                return read(connection, self._cases.now_ms())
+        except SQLAlchemyError as error:
+            cause = str(getattr(error, "orig", error)).strip().split("\n")[0]
+            raise BillingUnavailable(f"the database can't be read: {cause}") from error

@@ -5,8 +5,9 @@ import logging
 import os
 import queue
 import threading
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ log = logging.getLogger("relay_billing")
 SCHEMES = ("redis", "rediss", "amqp", "amqps", "filesystem")
 DEFAULT_FOLDER = "var/broker"
 DEAD_QUEUE = f"{QUEUE}.dead"
+POSTED_AT = "posted_at"
+"""Message header: when the message was posted, in Unix milliseconds."""
 DELIVERY_LIMIT = 20
 """Deliveries of one message by RabbitMQ; above what the worker counts, so that poison is found there first."""
 MAX_WAITING = 10_000
@@ -85,8 +88,8 @@ def broker_options(broker_url: str) -> dict[str, object]:
     return options
 
 
-def _bounded(broker_url: str, timeout_s: int) -> dict[str, object]:
-    """`broker_options`, with every wait of a publisher bounded."""
+def bounded_options(broker_url: str, timeout_s: int) -> dict[str, object]:
+    """`broker_options`, with every wait for the broker bounded by `timeout_s` seconds."""
     options = broker_options(broker_url)
     scheme = urlsplit(broker_url).scheme
     waits: dict[str, object] = {}
@@ -149,8 +152,10 @@ class Publisher:
     Callers never wait for a broker unless they ask to (`Receipt.wait`).
     """
 
-    def __init__(self, broker_url: str, timeout_s: int) -> None:
-        self._options = _bounded(broker_url, timeout_s)
+    def __init__(self, broker_url: str, timeout_s: int, failed: Callable[[Sequence[Job]], None] | None = None) -> None:
+        """`failed` is told of jobs that the broker did not take; unset: nobody is."""
+        self._failed = failed
+        self._options = bounded_options(broker_url, timeout_s)
         self._forget()
         myself = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _forget_in_child(myself))
@@ -178,8 +183,18 @@ class Publisher:
             self._waiting.put_nowait(receipt)
         except queue.Full:
             log.warning("%d jobs wait for the broker already: these are left to their intents", MAX_WAITING)
+            self._tell(jobs)
             receipt.finish(False)
         return receipt
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for the broker."""
+        return self._waiting.qsize()
+
+    def _tell(self, jobs: Sequence[Job]) -> None:
+        if self._failed is not None:
+            self._failed(jobs)
 
     def close(self) -> None:
         """Post what waits, for at most a few seconds, and end the thread."""
@@ -219,6 +234,7 @@ class Publisher:
                     task,
                     kwargs={"jobs": wired},
                     queue=QUEUE,
+                    headers={POSTED_AT: time.time_ns() // 1_000_000},
                     retry=True,
                     retry_policy=RETRIES,
                     # What monitors may show of it: ids and amounts are enough to find a job.
@@ -226,5 +242,6 @@ class Publisher:
                 )
         except Exception as error:  # noqa: BLE001, whatever a driver raises (a nack is no KombuError), the thread goes on
             log.warning("the broker did not take %d jobs, their intents stand: %s", len(jobs), error)
+            self._tell(jobs)
             return False
         return True

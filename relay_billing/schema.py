@@ -188,6 +188,26 @@ billing_dead_letters = Table(
     Column("note", String(255)),
 )
 
+# What nobody has dealt with yet, found without the rest.
+_UNRESOLVED = billing_dead_letters.c.resolved_at.is_(None)
+Index(
+    "ix_billing_dead_letters_open",
+    billing_dead_letters.c.created_at,
+    postgresql_where=_UNRESOLVED,
+    sqlite_where=_UNRESOLVED,
+)
+
+# The last proofs of all the books, so that every process can tell when they were last proved and what came of it.
+billing_reconciliations = Table(
+    "billing_reconciliations",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("finished_at", BigInteger, nullable=False),
+    Column("duration_ms", BigInteger, nullable=False),
+    Column("drifts", BigInteger, nullable=False),
+    Column("drift_quota", BigInteger, nullable=False),
+)
+
 # How often a job was handed out again after its worker was lost; a row goes when the job is applied.
 billing_deliveries = Table(
     "billing_deliveries",

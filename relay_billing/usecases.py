@@ -33,6 +33,15 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired:
+    """Holds that nobody closed in time, and are closed now (semantics §8)."""
+
+    holds: int
+    quota: int
+    """Quota that they held: given back, or kept where `hold_expiry` says so."""
+
+
+@dataclass(frozen=True, slots=True)
 class UseCases:
     """Every use case as steps of one transaction; `Ledger` runs them, and the async client does."""
 
@@ -133,15 +142,16 @@ class UseCases:
             raise UnknownSession(request_id)
         return book.sessions[request_id]
 
-    def expire(self) -> Steps[tuple[int, int]]:
-        """Close one batch of holds that nobody closed; return how many were looked at, and how many closed."""
+    def expire(self) -> Steps[tuple[int, Expired]]:
+        """Close one batch of holds that nobody closed; return how many were looked at, and what was closed."""
         book = self._book()
         (found,) = yield [steps.expired_ids(book.now_ms, SWEEP_BATCH)]
         ids = sorted(row["request_id"] for row in found.rows)
         yield from steps.load_for_jobs(book, ids)
-        closed = sum(settlement.expire(book, request_id, self.funding) for request_id in ids)
+        closed = [each for each in ids if settlement.expire(book, each, self.funding)]
+        quota = sum(book.sessions[each].pre_consumed_quota for each in closed)
         yield from steps.write(book, self.dialect)
-        return len(ids), closed
+        return len(ids), Expired(len(closed), quota)
 
     def sweep_intents(self) -> Steps[list[Answer]]:
         """Apply one batch of intents whose message never came."""

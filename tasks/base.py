@@ -16,8 +16,9 @@ from config.settings import Settings, load
 from relay_billing import deadletters
 from relay_billing.domain import inputs
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest
-from relay_billing.domain.jobs import Answer, Job, Outcome, check_message, parse, reason_of, summary
+from relay_billing.domain.jobs import Answer, Job, Outcome, check_message, parse, summary
 from relay_billing.ledger import Ledger
+from relay_billing.publisher import POSTED_AT
 from relay_billing.store.drivers import engine_of
 from tasks import metrics
 
@@ -31,6 +32,8 @@ BACKOFF_S = (1, 2, 4, 8, 8, 8)
 """Seconds before each try again of a job whose session is not there; all below the visibility time-out."""
 WHOLE_DELIVERIES = 2
 """Times a message that came back is tried whole. After that its jobs are tried one by one, to find the poison."""
+MAX_TIME_MS = 2**53
+"""What a message may say of its time: what JSON numbers carry exactly."""
 MAX_DELIVERIES = 3
 """Times one job is tried by itself. One that has lost its worker that often is buried (semantics §9)."""
 
@@ -51,7 +54,9 @@ class Books:
         """The ledger and the settings it was made with."""
         if self._ledger is None or self._settings is None or self._pid != os.getpid():
             self._settings = load()
-            self._ledger = Ledger(engine_of(self._settings.database_url), self._settings.policy)
+            engine = engine_of(self._settings.database_url)
+            metrics.watch_pool(engine)
+            self._ledger = Ledger(engine, self._settings.policy)
             self._pid = os.getpid()
         return self._ledger, self._settings
 
@@ -141,8 +146,9 @@ class LedgerTask(Task):
         if not jobs:
             return []
         answers = self._cautiously(task, jobs) if came_back else self._judge(task, jobs)
+        posted_at = self.posted_at
         for answer in answers:
-            self._count(task, answer)
+            self.count(task, answer, posted_at)
         return [answer for answer in answers if answer.outcome is Outcome.UNKNOWN_SESSION]
 
     def _judge(self, task: str, jobs: Sequence[Job]) -> list[Answer]:
@@ -180,26 +186,22 @@ class LedgerTask(Task):
         self.patiently(lambda: self.ledger.forget_delivery(key))
         return answers
 
-    def _count(self, task: str, answer: Answer) -> None:
-        outcome = answer.outcome
-        metrics.JOBS.labels(task, outcome.value).inc()
-        told = log.debug
-        if answer.differs:
-            metrics.JOBS.labels(task, Outcome.CONFLICT.value).inc()
-            told = log.warning
-        if outcome in (Outcome.CONFLICT, Outcome.PARKED):
-            # The ledger has buried it in the transaction that judged it.
-            metrics.DEAD_LETTERS.labels(reason_of(answer)).inc()
-            told = log.warning
-        if answer.token_error:
-            metrics.TOKEN_ERRORS.inc()
-            told = log.warning
-        told(
+    @property
+    def posted_at(self) -> int | None:
+        """When the message in hand was posted, in Unix milliseconds; None: it does not say."""
+        told = (self.request.headers or {}).get(POSTED_AT)
+        return told if isinstance(told, int) and 0 < told <= MAX_TIME_MS else None
+
+    def count(self, task: str, answer: Answer, posted_at: int | None) -> None:
+        """Count and log what became of one job."""
+        metrics.count_answer(task, answer, posted_at)
+        trouble = answer.differs or answer.token_error or answer.outcome in (Outcome.CONFLICT, Outcome.PARKED)
+        (log.warning if trouble else log.debug)(
             "job",
             task=task,
             request_id=answer.job.request_id,
             user_id=answer.user_id,
-            outcome=outcome.value,
+            outcome=answer.outcome.value,
             detail=answer.detail,
         )
 

@@ -1,15 +1,21 @@
 """The app that `celery -A worker` finds. Tasks are listed by name, never discovered."""
 
+import os
+import signal
 import sys
 
 from celery import Celery, signals
 
 from config.celery import options
-from worker import health, logs, remote, startup
+from worker import counting, health, logs, remote, startup
+from worker.signs import Sign, Stage
 
 TASKS = ("tasks.settle", "tasks.refund", "tasks.sweep", "tasks.subscriptions", "tasks.reconcile", "tasks.purge")
 
 settings = startup.settings()
+# Before the tasks are imported, and their counters made.
+counts = counting.prepare(settings.var_dir) if settings.metrics_port else None
+sign = Sign(settings.var_dir)
 app = Celery("worker", include=TASKS)
 app.conf.update(options(settings))
 
@@ -43,9 +49,39 @@ def _check(**_: object) -> None:
     startup.check_database(settings)
 
 
+@signals.worker_init.connect
+def _consume(**_: object) -> None:
+    # Not before: beat and Flower have no consumer, and its module brings the tasks.
+    from worker.consumer import readiness
+
+    app.steps["consumer"].add(readiness(sign))
+
+
 @signals.worker_ready.connect
 def _worker_lives(**_: object) -> None:
-    health.beat_forever(health.heartbeat_file(settings.var_dir, "worker"))
+    health.beat_forever(health.heartbeat_file(settings.var_dir, "worker"), _look_around)
+    if counts is not None:
+        from worker import exposition
+
+        exposition.serve(settings, counts, lambda: sign.stage is Stage.CONSUMING)
+
+
+def _look_around() -> None:
+    sign.touch()
+    if sign.stage is not Stage.DRAINING and sign.asked_to_drain():
+        sign.say(Stage.DRAINING)
+        # Celery's own warm end: no more jobs are taken, those in hand are finished, the rest goes back to the broker.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@signals.worker_shutting_down.connect
+def _worker_drains(**_: object) -> None:
+    sign.say(Stage.DRAINING)
+
+
+@signals.worker_shutdown.connect
+def _worker_ends(**_: object) -> None:
+    sign.remove()
 
 
 @signals.beat_init.connect

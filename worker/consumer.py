@@ -1,11 +1,13 @@
-"""Celery's consumer, with one difference: no message is dropped."""
+"""Celery's consumer, with two differences: no message is dropped, and it says whether it takes jobs."""
 
 from collections.abc import Callable
 
+from celery import bootsteps
 from celery.worker.consumer import Consumer
 from kombu import Message
 
 from tasks import letterbox
+from worker.signs import Sign, Stage
 
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What Celery's consumer ends in, and the worker with it, over an envelope whose parts are of the wrong kinds."""
@@ -47,3 +49,18 @@ class LedgerConsumer(Consumer):
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         """It can't be decoded."""
         letterbox.keep(_task_of(message), message, f"{type(exc).__name__}: {exc}")
+
+
+def readiness(sign: Sign) -> type:
+    """A step of the consumer that says on `sign` whether jobs are taken: not before the queue is, nor after a loss."""
+
+    class Readiness(bootsteps.StartStopStep):
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def start(self, consumer: Consumer) -> None:
+            sign.say(Stage.CONSUMING)
+
+        def stop(self, consumer: Consumer) -> None:
+            sign.say(Stage.CONNECTING)
+
+    return Readiness

@@ -84,6 +84,12 @@ class Answer:
     """A duplicate settle that names another amount: the first one stands."""
     token_error: str | None = None
     """A settle whose token leg could not be done: its token is gone."""
+    moved: int = 0
+    """Quota that a settle has charged, or that a refund has given back; 0: nothing moved."""
+    held_at: int | None = None
+    """When the session began, in Unix milliseconds; None: there is none."""
+    intended_at: int | None = None
+    """When the relay recorded what it wants, in Unix milliseconds; None: it did not."""
 
 
 def reason_of(answer: Answer) -> str:

@@ -34,7 +34,16 @@ def apply(book: Book, job: Job, sources: tuple[FundingSource, ...]) -> Answer:
 
 def _answer(session: BillingSession, job: Job, outcome: Outcome, detail: str = "", *, differs: bool = False) -> Answer:
     stake = job.actual_quota if isinstance(job, SettleJob) else session.pre_consumed_quota
-    return Answer(job, outcome, detail, session.user_id, stake, differs)
+    return Answer(
+        job,
+        outcome,
+        detail,
+        session.user_id,
+        stake,
+        differs,
+        held_at=session.created_at,
+        intended_at=session.intent_at,
+    )
 
 
 def _park(session: BillingSession, job: Job, parked: Parked) -> tuple[Changes, Answer]:
@@ -105,7 +114,8 @@ def _done(changes: Changes, job: SettleJob, outcome: Outcome) -> Answer:
     """The answer to a settle that was applied; a token that was gone is told."""
     settled = changes.session
     assert settled is not None
-    return replace(_answer(settled, job, outcome, settled.token_error or ""), token_error=settled.token_error)
+    answer = _answer(settled, job, outcome, settled.token_error or "")
+    return replace(answer, token_error=settled.token_error, moved=settled.actual_quota or 0)
 
 
 def _settled(
@@ -153,7 +163,8 @@ def _refund(
     refunded = _closed(book, session, State.REFUNDED, job.reason)
     if session.state is State.EXPIRED:
         return Changes(refunded), _answer(session, job, Outcome.APPLIED)
-    return Changes(refunded, _hold_back(book, session, sources, REFUND)), _answer(session, job, Outcome.APPLIED)
+    answer = replace(_answer(session, job, Outcome.APPLIED), moved=session.pre_consumed_quota)
+    return Changes(refunded, _hold_back(book, session, sources, REFUND)), answer
 
 
 def _hold_back(
