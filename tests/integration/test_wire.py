@@ -67,7 +67,7 @@ def sent(broker: Broker, job: Job) -> Mapping[str, Any]:
     publisher.close()
     if broker.name == "redis":
         with at(broker) as server:
-            envelope: dict[str, Any] = json.loads(server.rpop(QUEUE))  # type: ignore[arg-type]
+            envelope: dict[str, Any] = json.loads(server.rpop(QUEUE))
             return envelope
     with channel(broker) as connection:
         found = connection.channel().basic_get(QUEUE, no_ack=True)
