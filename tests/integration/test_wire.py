@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from urllib.parse import urlsplit
 import amqp
 import pytest
 import redis
+from sqlalchemy import Engine, text
 
 from relay_billing import BillingClient, Ledger, RefundJob, SettleJob
 from relay_billing.domain.jobs import QUEUE, Job
 from relay_billing.publisher import Publisher
-from tests.fixtures.books import given, states, wallet
+from tests.fixtures.books import START, Clock, given, states, wallet
 from tests.fixtures.brokers import Broker
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import ROOT, Site
@@ -124,3 +126,19 @@ def test_every_golden_message_is_shown_in_the_page() -> None:
     names = sorted(file.name for file in GOLDEN.iterdir())
     assert names == sorted(f"{prefix}-{kind}.json" for prefix in PREFIX.values() for kind in JOBS)
     assert [name for name in names if f"examples/wire/{name}" not in page] == []
+
+
+def test_an_intent_written_as_the_page_says_is_applied_by_the_sweep(engine: Engine) -> None:
+    (statement,) = re.findall(r"```sql\n(.+?)```", (ROOT / "docs" / "wire.md").read_text(), re.DOTALL)
+    given(engine, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
+    clock = Clock()
+    ledger = Ledger(engine, clock=clock)
+    ledger.pre_consume(request_id="r1", user_id=1, token_id=1, quota=100, model_name="gpt-4o")
+    values = {"request_id": "r1", "actual": 80, "reason": None, "sent_ms": 1000 * START}
+    with engine.begin() as connection:
+        for actual, changed in ((80, 1), (90, 0)):
+            assert connection.execute(text(statement), {**values, "actual": actual}).rowcount == changed
+    clock.at = 60
+    ledger.apply_intents()
+    assert states(engine) == {"r1": "settled"}
+    assert wallet(engine) == WEALTH - 80
