@@ -1,4 +1,4 @@
-"""What mkdocs does to pages beside rendering them: the settings' table, and links into the repository."""
+"""What mkdocs does to pages beside rendering them: the settings' table, files, and links into the repository."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,8 @@ from mkdocs.structure.pages import Page
 from config.settings import Settings
 
 MARK = "<!-- settings -->"
+FILE = re.compile(r"<!-- file (\S+?\.(\w+)) -->")
+"""Put here what is in that file. Not by an extension's own mark in a block of code: ruff formats those blocks."""
 OUTSIDE = re.compile(r"\[`?([^]`]+)`?\]\((?:\.\./)+(?!docs/)[^)]+\)")
 """A link to a file beside `docs/`: good where the repository is read, and not in the site."""
 
@@ -26,11 +28,16 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def shown(file: re.Match[str]) -> str:
+    """A file of the repository as a block of code. Raises OSError where there is none."""
+    return f'```{file[2]} title="{file[1]}"\n{Path(file[1]).read_text()}```'
+
+
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Called by mkdocs for each page."""
     if MARK in markdown:
         markdown = markdown.replace(MARK, settings_table())
-    return OUTSIDE.sub(r"`\1`", markdown)
+    return FILE.sub(shown, OUTSIDE.sub(r"`\1`", markdown))
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
