@@ -17,7 +17,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy docs/build.py docs/examples/relay.py
+	$(BIN)/mypy docs/build.py docs/examples/first.py docs/examples/relay.py
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
