@@ -14,7 +14,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from relay_billing.domain.errors import InvalidRequest
-from relay_billing.domain.jobs import QUEUE, Job, task_of
+from relay_billing.domain.jobs import QUEUE, WEBHOOKS_QUEUE, Job, task_of
 
 log = logging.getLogger("relay_billing")
 
@@ -45,6 +45,13 @@ def billing_queue(scheme: str) -> Queue:
     return Queue(QUEUE, Exchange(QUEUE, type="topic"), routing_key=QUEUE, durable=True, queue_arguments=arguments)
 
 
+def webhooks_queue(scheme: str) -> Queue:
+    """The queue `billing.webhooks`: beat asks here for deliveries; a message that is lost is asked for again."""
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if scheme.startswith("amqp") else None
+    exchange = Exchange(WEBHOOKS_QUEUE, type="topic")
+    return Queue(WEBHOOKS_QUEUE, exchange, routing_key=WEBHOOKS_QUEUE, durable=True, queue_arguments=arguments)
+
+
 def dead_queue() -> Queue:
     """RabbitMQ's queue of messages that were rejected, or given out too often."""
     arguments = {"x-queue-type": "quorum"}
@@ -66,7 +73,7 @@ def broker_options(broker_url: str) -> dict[str, object]:
         raise InvalidRequest("broker_url", f"must begin with one of {', '.join(each + '://' for each in SCHEMES)}")
     options: dict[str, object] = {
         "broker_url": broker_url,
-        "task_queues": [billing_queue(scheme)],
+        "task_queues": [billing_queue(scheme), webhooks_queue(scheme)],
         "task_default_queue": QUEUE,
         "task_default_exchange": QUEUE,
         "task_default_exchange_type": "topic",

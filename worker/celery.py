@@ -5,7 +5,15 @@ from celery import Celery, signals
 from config.celery import options
 from worker import health, logs, startup
 
-TASKS = ("tasks.settle", "tasks.refund", "tasks.sweep", "tasks.subscriptions", "tasks.reconcile", "tasks.purge")
+TASKS = (
+    "tasks.settle",
+    "tasks.refund",
+    "tasks.sweep",
+    "tasks.subscriptions",
+    "tasks.reconcile",
+    "tasks.purge",
+    "tasks.webhooks",
+)
 
 settings = startup.settings()
 app = Celery("worker", include=TASKS)

@@ -11,6 +11,7 @@ from sqlalchemy import BindParameter, ColumnElement, RowMapping, Select, bindpar
 from relay_billing.domain.accounts import AccountType, Plan, Subscription, Token, Wallet
 from relay_billing.domain.changes import Book
 from relay_billing.domain.errors import UpdateDataError
+from relay_billing.domain.events import events_of
 from relay_billing.domain.holds import Assumed
 from relay_billing.domain.sessions import BillingSession, Intent, State
 from relay_billing.schema import (
@@ -25,6 +26,7 @@ from relay_billing.store.among import among
 from relay_billing.store.commands import Command, Load, Reply, Rows
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.letters import dead_letters, letter_of
+from relay_billing.store.notices import letters_noted, noted
 
 SESSION_COLUMNS = tuple(field.name for field in fields(BillingSession))
 # What a transition may change; the rest of the row is what pre-consume made of it.
@@ -271,8 +273,13 @@ def write(book: Book, dialect: Dialect) -> Load:
             for entry in book.entries
         ]
         commands.append(dialect.many(ADD_ENTRY, rows))
+    if events := events_of(book):
+        commands.append(noted(dialect, events))
     if book.dead_letters:
-        commands.append(dead_letters(dialect, [letter_of(answer) for answer in book.dead_letters], book.now_ms))
+        letters = [letter_of(answer) for answer in book.dead_letters]
+        if book.policy.webhook_url:
+            commands.append(letters_noted(letters, book.now_ms))
+        commands.append(dead_letters(dialect, letters, book.now_ms))
     if not commands:
         return
     replies = yield commands

@@ -2,7 +2,7 @@
 
 import typer
 
-from worker.cli import books, database, dead_letters, process
+from worker.cli import books, database, dead_letters, process, webhooks
 from worker.demo import command
 
 app = typer.Typer(
@@ -14,5 +14,6 @@ app = typer.Typer(
 app.command("migrate")(database.migrate)
 app.command("reconcile")(books.reconcile)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(webhooks.app, name="webhooks")
 app.command("health")(process.health)
 app.command("demo")(command.demo)
