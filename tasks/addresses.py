@@ -16,21 +16,25 @@ class Forbidden(Exception):
     """The host has an address that may not be called; the message names it."""
 
 
-def _inside(address: Address) -> Iterable[Address]:
-    """The address, and the IPv4 addresses that it stands for."""
-    yield address
+def _called(address: Address) -> Iterable[Address]:
+    """The addresses that are called in the end: the IPv4 addresses that an IPv6 one stands for, else itself."""
     if isinstance(address, IPv4Address):
-        return
-    for embedded in (address.ipv4_mapped, address.sixtofour, *(address.teredo or ())):
-        if embedded is not None:
-            yield embedded
+        return [address]
+    embedded = [each for each in (address.ipv4_mapped, address.sixtofour, *(address.teredo or ())) if each is not None]
     if any(address in network for network in (*NAT64, COMPATIBLE)):
-        yield IPv4Address(int(address) & 0xFFFFFFFF)
+        embedded.append(IPv4Address(int(address) & 0xFFFFFFFF))
+    return embedded or [address]
 
 
 def is_public(address: Address) -> bool:
     """Whether it is an address of the public internet, seen through every way of writing an IPv4 address as IPv6."""
-    return all(each.is_global and not each.is_multicast and not each.is_reserved for each in _inside(address))
+    return all(
+        each.is_global
+        and not (each.is_multicast or each.is_reserved)
+        # An old range of addresses inside, which `ipaddress` takes for global.
+        and not (isinstance(each, IPv6Address) and each.is_site_local)
+        for each in _called(address)
+    )
 
 
 def resolve(host: str, port: int, *, allow_private: bool) -> list[str]:

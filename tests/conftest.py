@@ -2,7 +2,12 @@
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.databases", "tests.fixtures.brokers", "tests.fixtures.workers"]
+pytest_plugins = [
+    "tests.fixtures.databases",
+    "tests.fixtures.brokers",
+    "tests.fixtures.workers",
+    "tests.fixtures.receiver",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

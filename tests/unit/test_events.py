@@ -1,5 +1,6 @@
 """Which events a batch stands for."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -74,11 +75,11 @@ def test_a_subscription_tells_when_little_is_left(
 
 @given(st.lists(st.integers(-2_000, 2_000), min_size=1, max_size=60), st.integers(1, 1_500))
 def test_each_way_down_through_a_threshold_is_told_once(balances: list[int], low: int) -> None:
-    steps = list(zip(balances, balances[1:], strict=False))
+    steps = list(itertools.pairwise(balances))
     told = [kind for before, after in steps for kind in wallet_events(before, after, low)]
     for kind, threshold in ((LOW, low), (OUT, 0)):
         above = [balance > threshold for balance in balances]
-        ways_down = sum(was and not is_ for was, is_ in zip(above, above[1:], strict=False))
+        ways_down = sum(was and not is_ for was, is_ in itertools.pairwise(above))
         assert told.count(kind) == ways_down
 
 
