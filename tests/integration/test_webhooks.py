@@ -71,7 +71,7 @@ def test_a_receiver_that_is_slow_keeps_no_settle_waiting_and_each_event_comes_on
 ) -> None:
     receiver.open.clear()
     chosen = settings(receiver)
-    site.worker(**chosen)
+    site.worker(**chosen)  # type: ignore[arg-type]
     out = courier(site, **chosen)
     spend(client, "r1", 600_000)
     until(receiver.begun.is_set, TIMEOUT_S, "the first delivery begun")
@@ -247,7 +247,7 @@ def test_wrong_settings_are_named_and_not_repeated(
 
 
 def test_secrets_are_masked_and_each_signs() -> None:
-    chosen = Settings(webhook_secret=f"{SECRET} , the-one-before-that", _env_file=None)  # type: ignore[arg-type,call-arg]
+    chosen = Settings(webhook_secret=f"{SECRET} , the-one-before-that", _env_file=None)
     assert SECRET not in repr(chosen)
     assert SECRET not in str(chosen.model_dump())
     assert chosen.webhook_secrets == (SECRET, "the-one-before-that")
@@ -256,8 +256,8 @@ def test_secrets_are_masked_and_each_signs() -> None:
 
 def test_beat_asks_for_deliveries_in_a_queue_of_their_own_and_only_where_there_is_a_url(tmp_path: Path) -> None:
     broker = f"filesystem://{tmp_path / 'broker'}"
-    silent = options(Settings(broker_url=broker, _env_file=None))  # type: ignore[call-arg]
-    telling = options(Settings(broker_url=broker, webhook_url="https://ops.example/", _env_file=None))  # type: ignore[call-arg]
+    silent = options(Settings(broker_url=broker, _env_file=None))
+    telling = options(Settings(broker_url=broker, webhook_url="https://ops.example/", _env_file=None))
     assert "billing.webhooks" not in silent["beat_schedule"]  # type: ignore[operator]
     entry = telling["beat_schedule"]["billing.webhooks"]  # type: ignore[index]
     assert entry["options"] == {"expires": 5, "queue": "billing.webhooks"}

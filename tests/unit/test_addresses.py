@@ -5,7 +5,6 @@ from ipaddress import ip_address
 
 import pytest
 
-from tasks import addresses
 from tasks.addresses import Forbidden, is_public, resolve
 
 REFUSED = [
@@ -57,7 +56,7 @@ def _resolver(*found: str) -> object:
 
 
 def test_one_address_inside_refuses_a_host_with_public_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses.socket, "getaddrinfo", _resolver("1.1.1.1", "fe80::1%eth0"))
+    monkeypatch.setattr(socket, "getaddrinfo", _resolver("1.1.1.1", "fe80::1%eth0"))
     with pytest.raises(Forbidden, match="fe80::1"):
         resolve("two.example", 443, allow_private=False)
     assert resolve("two.example", 443, allow_private=True) == ["1.1.1.1", "fe80::1%eth0"]
