@@ -37,8 +37,7 @@ class _Exchange:
         if secure:
             # Names the port in `Host` as browsers do: not, where it is 443.
             self._connection.default_port = http.client.HTTPS_PORT
-            context = ssl.create_default_context()
-            self._sock = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
+            self._sock = _secured(self._sock, host)
         self._sock.settimeout(EXCHANGE_TIMEOUT_S)
         self._connection.sock = self._sock
 
@@ -62,6 +61,16 @@ class _Exchange:
         self._sock.close()
 
 
+def _secured(sock: socket.socket, host: str) -> ssl.SSLSocket:
+    """The connection, to be encrypted by a handshake that is still to come, so that it can be cut in time."""
+    try:
+        context = ssl.create_default_context()
+        return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    except (OSError, ValueError):
+        sock.close()
+        raise
+
+
 def _connected(addresses: Sequence[str], port: int) -> socket.socket:
     for number, address in enumerate(addresses, 1):
         try:
@@ -79,8 +88,9 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, allow_private: bo
     port = parts.port or (http.client.HTTPS_PORT if secure else http.client.HTTP_PORT)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
+        # ValueError: a name that is none, for the resolver (a UnicodeError) or for TLS.
         exchange = _Exchange(host, port, secure, resolve(host, port, allow_private=allow_private))
-    except (Forbidden, OSError, UnicodeError) as error:
+    except (Forbidden, OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     timer = threading.Timer(EXCHANGE_TIMEOUT_S, exchange.cut)
     timer.daemon = True

@@ -16,36 +16,14 @@ from relay_billing.webhooks import Webhook
 from tasks.delivery import signature
 from tasks.webhooks import webhooks as task
 from tests.fixtures.books import START, Clock, given, states
+from tests.fixtures.couriers import SECRET_OF_THE_PATH, courier, settings
 from tests.fixtures.receiver import SECRET, Receiver
 from tests.fixtures.waiting import until
-from tests.fixtures.workers import CELERY, Process, Site, environment
+from tests.fixtures.workers import Site
 from worker.cli import app
 
 TIMEOUT_S = 40.0
 WEALTH = 1_000_000
-URL_WITH_SECRET = "/hook/secret-of-the-path"
-
-
-def settings(receiver: Receiver, **more: object) -> dict[str, object]:
-    url = receiver.url.replace("/hook", URL_WITH_SECRET)
-    return {
-        "webhook_url": url,
-        "webhook_secret": SECRET,
-        "webhook_allow_private": "true",
-        "webhook_interval": 1,
-        "sweep_interval": 3600,
-        "trust_quota": 0,
-        **more,
-    }
-
-
-def courier(site: Site, **given_: object) -> Process:
-    """A worker of the queue of webhooks alone, and beat, which asks it to deliver."""
-    env = environment(site.database_url, site.broker.url, site.folder / "beat", **given_)
-    site.spawn((*CELERY, "beat", "-l", "INFO"), env)
-    env = environment(site.database_url, site.broker.url, site.folder / "courier", **given_)
-    command = (*CELERY, "worker", "-Q", "billing.webhooks", "-c", "1", "-n", "courier@%h", "-l", "DEBUG")
-    return site.spawn(command, env)
 
 
 @pytest.fixture
@@ -86,7 +64,7 @@ def test_a_receiver_that_is_slow_keeps_no_settle_waiting_and_each_event_comes_on
     until(lambda: [(each.event, each.state) for each in listed(site)] == both, TIMEOUT_S, "both events delivered")
     assert all(receiver.signed)
     assert set(receiver.ids) == {each.event_id for each in listed(site)}
-    for secret in (SECRET, "secret-of-the-path"):
+    for secret in (SECRET, SECRET_OF_THE_PATH):
         assert secret not in out.output
 
 
