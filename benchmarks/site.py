@@ -113,7 +113,22 @@ def worker(site: Site, broker: str, app: str, queue: str, children: int = 2) -> 
         "NAIVE_DATABASE_URL": site.url,
         "NAIVE_BROKER_URL": url,
     }
-    command = [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", queue, "-c", str(children), "-l", "INFO"]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        app,
+        "worker",
+        "-Q",
+        queue,
+        "-c",
+        str(children),
+        "-l",
+        "INFO",
+        "-n",
+        f"{app}@%h",
+    ]
     log = site.folder / f"{app}-{broker}.log"
     with open(log, "wb") as file:
         process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from config.settings import Settings
+from relay_billing.domain.jobs import WEBHOOKS_QUEUE
 from relay_billing.publisher import broker_options
 
 
@@ -68,7 +69,13 @@ def schedule(settings: Settings) -> dict[str, dict[str, object]]:
         "billing.reconcile": settings.reconcile_interval,
         "billing.purge": settings.purge_interval,
     }
-    return {
+    chosen: dict[str, dict[str, object]] = {
         task: {"task": task, "schedule": float(interval), "options": {"expires": interval}}
         for task, interval in intervals.items()
     }
+    if settings.webhook_url:
+        interval = settings.webhook_interval
+        # In a queue of their own: a receiver that is slow keeps no settle waiting.
+        options: dict[str, object] = {"expires": interval, "queue": WEBHOOKS_QUEUE}
+        chosen[WEBHOOKS_QUEUE] = {"task": WEBHOOKS_QUEUE, "schedule": float(interval), "options": options}
+    return chosen

@@ -2,13 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from relay_billing import deadletters
+from relay_billing import deadletters, webhooks
 from relay_billing.deadletters import DeadLetter, Filter, Resolution
 from relay_billing.domain import inputs
 from relay_billing.domain.errors import BillingError, BillingUnavailable
@@ -22,6 +22,7 @@ from relay_billing.store import retention
 from relay_billing.store.commands import Steps
 from relay_billing.store.drivers import at_once, dialect_of, transact
 from relay_billing.usecases import MAX_SWEEP_BATCHES, SWEEP_BATCH, Clock, Expired, UseCases, utc_now
+from relay_billing.webhooks import Webhook
 
 T = TypeVar("T")
 
@@ -215,6 +216,32 @@ class Ledger:
     def forget_delivery(self, key: str) -> None:
         """What was counted under `key` is dealt with."""
         self._run(lambda: self._cases.forget_delivery(key))
+
+    def tell_drift(self, findings: Sequence[Mapping[str, object]], count: int) -> None:
+        """Note `count` findings of a proof, the first few spelt out, to be told; nothing where webhooks are off."""
+        if self.policy.webhook_url:
+            self._run(lambda: self._cases.tell_drift(findings, count))
+
+    def claim_webhooks(self, limit: int) -> list[Webhook]:
+        """Take up to `limit` due events for sending. One that is never closed is due again after its pause."""
+        inputs.batch("limit", limit)
+        return self._run(lambda: self._cases.claim_webhooks(limit))
+
+    def close_webhook(self, webhook: Webhook, error: str | None) -> str:
+        """Say how the sending of a claimed event went (None: it was taken); return its state now."""
+        return self._run(lambda: self._cases.close_webhook(webhook, error))
+
+    def webhooks(self, state: str | None = None, limit: int = 100) -> list[Webhook]:
+        """Events, oldest first; `state` is `pending`, `delivered` or `failed`; unset: all."""
+        return self._run(lambda: webhooks.find(state, limit))
+
+    def retry_webhooks(self, ids: Sequence[int]) -> list[int]:
+        """Try failed events again from now on, with all their attempts; return the ids of those that were failed."""
+        return self._run(lambda: self._cases.retry_webhooks(ids))
+
+    def purge_webhooks(self, before_ms: int) -> int:
+        """Remove events that were delivered or given up before then (Unix milliseconds); return how many."""
+        return self._run(lambda: webhooks.purge(before_ms))
 
     def reconcile(self, since_ms: int | None = None, user_id: int | None = None) -> list[Drift]:
         """Prove the books; return what does not add up, nothing when all does (semantics §10).

@@ -15,7 +15,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from relay_billing.domain.errors import InvalidRequest
-from relay_billing.domain.jobs import QUEUE, Job, summary, task_of
+from relay_billing.domain.jobs import QUEUE, WEBHOOKS_QUEUE, Job, summary, task_of
 from relay_billing.tls import broker_tls
 
 log = logging.getLogger("relay_billing")
@@ -49,6 +49,13 @@ def billing_queue(scheme: str) -> Queue:
     return Queue(QUEUE, Exchange(QUEUE, type="topic"), routing_key=QUEUE, durable=True, queue_arguments=arguments)
 
 
+def webhooks_queue(scheme: str) -> Queue:
+    """The queue `billing.webhooks`: beat asks here for deliveries; a message that is lost is asked for again."""
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if scheme.startswith("amqp") else None
+    exchange = Exchange(WEBHOOKS_QUEUE, type="topic")
+    return Queue(WEBHOOKS_QUEUE, exchange, routing_key=WEBHOOKS_QUEUE, durable=True, queue_arguments=arguments)
+
+
 def dead_queue() -> Queue:
     """RabbitMQ's queue of messages that were rejected, or given out too often."""
     arguments = {"x-queue-type": "quorum"}
@@ -71,7 +78,7 @@ def broker_options(broker_url: str) -> dict[str, object]:
     url, tls = broker_tls(broker_url)
     options: dict[str, object] = tls | {
         "broker_url": url,
-        "task_queues": [billing_queue(scheme)],
+        "task_queues": [billing_queue(scheme), webhooks_queue(scheme)],
         "task_default_queue": QUEUE,
         "task_default_exchange": QUEUE,
         "task_default_exchange_type": "topic",

@@ -1,14 +1,15 @@
 """Every use case as the steps of one transaction: load, decide, write. The ledger and the async client run them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from relay_billing import deadletters
+from relay_billing import deadletters, webhooks
 from relay_billing.deadletters import Resolution
 from relay_billing.domain import holds, inputs, settlement
 from relay_billing.domain.changes import Book, Changes, SubscriptionTurn
 from relay_billing.domain.errors import BillingError, InvalidRequest, UnknownSession
+from relay_billing.domain.events import drift_event
 from relay_billing.domain.funding import FundingSource, turn_of
 from relay_billing.domain.jobs import Answer, Job, SettleJob
 from relay_billing.domain.policy import Policy
@@ -17,6 +18,8 @@ from relay_billing.store import steps
 from relay_billing.store.commands import Steps
 from relay_billing.store.dialects import AtOnce, Dialect
 from relay_billing.store.letters import count_delivery, dead_letters, deliveries_of, forget_delivery
+from relay_billing.store.notices import letters_noted, noted_once
+from relay_billing.webhooks import Webhook
 
 Clock = Callable[[], datetime]
 
@@ -186,7 +189,25 @@ class UseCases:
 
     def bury(self, letters: Sequence[deadletters.Letter]) -> Steps[None]:
         """Keep dead letters that no transition wrote: unknown sessions and messages that are no jobs."""
-        yield [dead_letters(self.dialect, letters, self.now_ms())]
+        now = self.now_ms()
+        told = [letters_noted(letters, now)] if self.policy.webhook_url and letters else []
+        yield [*told, dead_letters(self.dialect, letters, now)]
+
+    def tell_drift(self, findings: Sequence[Mapping[str, object]], count: int) -> Steps[None]:
+        """Note what a proof found; the same findings are noted once."""
+        yield [noted_once(self.dialect, drift_event(findings, count, self.now_ms()))]
+
+    def claim_webhooks(self, limit: int) -> Steps[list[Webhook]]:
+        """Take due events for sending, each once for as long as its next pause."""
+        return webhooks.claim(self.now_ms(), limit)
+
+    def close_webhook(self, webhook: Webhook, error: str | None) -> Steps[str]:
+        """Say how the sending of a claimed event went; None: it was taken."""
+        return webhooks.close(webhook, error, self.now_ms())
+
+    def retry_webhooks(self, ids: Sequence[int]) -> Steps[list[int]]:
+        """Try failed events again from now on."""
+        return webhooks.retry(ids, self.now_ms())
 
     def replay(self, letter_id: int) -> Steps[Resolution]:
         """Judge a dead letter's job afresh."""

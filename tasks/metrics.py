@@ -23,6 +23,7 @@ SLOW_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.
 JOBS = Counter("billing_jobs", "Jobs judged, by task and outcome", ["task", "outcome"])
 TOKEN_ERRORS = Counter("billing_token_errors", "Settles whose token was gone")
 DEAD_LETTERS = Counter("billing_dead_letters", "Jobs kept as dead letters, by reason", ["reason"])
+WEBHOOKS = Counter("billing_webhooks", "Events sent to the webhook, by type and what came of it", ["event", "result"])
 SWEPT = Counter("billing_swept", "What periodic jobs did", ["what"])
 DRIFTS = Counter("billing_drifts", "Things that did not add up in a reconciliation")
 QUOTA = Counter("billing_quota", "Quota settled, refunded or expired", ["moved"])

@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fixtures.workers",
     "tests.fixtures.flower",
     "tests.fixtures.browser",
+    "tests.fixtures.receiver",
 ]
 
 

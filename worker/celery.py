@@ -10,7 +10,15 @@ from config.celery import options
 from worker import counting, health, logs, remote, startup
 from worker.signs import Sign, Stage
 
-TASKS = ("tasks.settle", "tasks.refund", "tasks.sweep", "tasks.subscriptions", "tasks.reconcile", "tasks.purge")
+TASKS = (
+    "tasks.settle",
+    "tasks.refund",
+    "tasks.sweep",
+    "tasks.subscriptions",
+    "tasks.reconcile",
+    "tasks.purge",
+    "tasks.webhooks",
+)
 
 settings = startup.settings()
 # Before the tasks are imported, and their counters made.

@@ -42,6 +42,10 @@ class Assumed:
 
     trust_quota: int
     """A wallet and a token that both have more make it trusted; 0: nobody is."""
+    wallet_rest: int
+    """Quota that the wallet must have left after the hold; with less, somebody may have to be told."""
+    subscription_rest: int
+    """The same of a subscription that has a total, in percent of it: more than this must be left."""
     wallet: BillingSession | None
     """With nothing to ask before the wallet: held there and on the token."""
     trusted: BillingSession | None
@@ -82,8 +86,11 @@ def assume(policy: Policy, now_ms: int, request: PreConsume, sources: tuple[Fund
     of_wallet = last if asks_subscription else first
     # With a limit on trusted sessions in flight, these have to be counted first.
     counted = bool(limit) and bool(policy.trust_max_inflight)
+    told = bool(policy.webhook_url)
     return Assumed(
         limit,
+        policy.wallet_low_quota + 1 if told else 0,
+        policy.subscription_low_percent if told else -1,
         decide(of_wallet, request.quota) if asks_wallet else None,
         decide(of_wallet, limit + 1) if asks_wallet and limit and not counted else None,
         decide(first, request.quota) if asks_subscription else None,

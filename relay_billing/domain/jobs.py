@@ -8,6 +8,8 @@ from relay_billing.domain import inputs
 from relay_billing.domain.errors import InvalidRequest
 
 QUEUE = "billing"
+WEBHOOKS_QUEUE = "billing.webhooks"
+"""Of deliveries to the operator's webhook, and the name of their task: so that they never delay money."""
 SETTLE_TASK = "billing.settle"
 REFUND_TASK = "billing.refund"
 

@@ -29,7 +29,9 @@ _WRITTEN = """
     ), chosen AS MATERIALIZED (
         SELECT t.*, plan.title, CASE
             WHEN t.subscription_id IS NOT NULL THEN CASE
-                WHEN (t.amount_total = 0 OR t.amount_total - t.amount_used >= %(subscription_hold)s)
+                WHEN (t.amount_total = 0 OR (t.amount_total - t.amount_used >= %(subscription_hold)s
+                    AND (t.amount_total - t.amount_used - %(subscription_hold)s) * 100
+                        > %(subscription_rest)s * t.amount_total))
                     AND (t.unlimited_quota OR t.remain_quota >= %(subscription_hold)s)
                     AND (plan.id IS NULL OR plan.quota_reset_period = 'never' OR (t.last_reset_time > 0
                         AND t.next_reset_time > %(now)s AND t.next_reset_time <= t.end_time))
@@ -40,7 +42,9 @@ _WRITTEN = """
                 WHEN %(trust_quota)s > 0 AND t.wallet > %(trust_quota)s
                     AND (t.unlimited_quota OR t.remain_quota > %(trust_quota)s)
                 THEN CASE WHEN %(trusted)s THEN 'trusted' END
-                WHEN t.unlimited_quota OR t.remain_quota >= %(wallet_hold)s THEN 'wallet' END
+                WHEN t.wallet - %(wallet_hold)s >= %(wallet_rest)s
+                AND (t.unlimited_quota OR t.remain_quota >= %(wallet_hold)s)
+            THEN 'wallet' END
             END AS shape
         FROM t LEFT JOIN subscription_plans AS plan ON plan.id = t.plan_id
     ), h AS MATERIALIZED (
@@ -97,6 +101,8 @@ def hold_at_once(assumed: Assumed, now: int) -> AtOnce:
     parameters: dict[str, object] = {
         "now": now,
         "trust_quota": assumed.trust_quota,
+        "wallet_rest": assumed.wallet_rest,
+        "subscription_rest": assumed.subscription_rest,
         "state": any_shape.state.value,
         **{
             name: getattr(any_shape, name)

@@ -13,12 +13,14 @@ from sqlalchemy import or_, select
 from relay_billing.domain.accounts import AccountType, Plan, Subscription, Token, Wallet
 from relay_billing.domain.changes import Book
 from relay_billing.domain.errors import UpdateDataError
+from relay_billing.domain.events import events_of
 from relay_billing.domain.sessions import BillingSession, Intent, State
 from relay_billing.schema import billing_sessions, subscription_plans, user_subscriptions
 from relay_billing.store import statements
 from relay_billing.store.commands import Command, Load, Reply, Rows, constant
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.letters import dead_letters, letter_of
+from relay_billing.store.notices import letters_noted, noted
 from relay_billing.store.statements import MUTABLE, OPENING_COLUMNS, SESSION_COLUMNS
 
 NOTHING = Reply((), 0)
@@ -167,8 +169,13 @@ def write(book: Book, dialect: Dialect) -> Load:
             for entry in book.entries
         ]
         commands.append(dialect.many(statements.ADD_ENTRY, rows))
+    if events := events_of(book):
+        commands.append(noted(dialect, events))
     if book.dead_letters:
-        commands.append(dead_letters(dialect, [letter_of(answer) for answer in book.dead_letters], book.now_ms))
+        letters = [letter_of(answer) for answer in book.dead_letters]
+        if book.policy.webhook_url:
+            commands.append(letters_noted(letters, book.now_ms))
+        commands.append(dead_letters(dialect, letters, book.now_ms))
     if not commands:
         return
     replies = yield commands

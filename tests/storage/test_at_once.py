@@ -4,16 +4,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 from sqlalchemy import Engine, event, select
 
 from relay_billing import BillingError, BillingSession, Ledger, Policy, PreConsume
 from relay_billing.schema import billing_ledger, metadata
+from relay_billing.store.at_once import HOLD
 from tests.fixtures.books import START, Clock, given
 
 ASK = PreConsume("r1", 1, 1, 100, "gpt-4o", "wallet_first")
 LATER = START + 1_000
 
 SUBSCRIBED = replace(ASK, preference="")
+TOLD = Policy(trust_quota=0, webhook_url="https://hooks.example/", wallet_low_quota=400, subscription_low_percent=10)
 HALF_SPENT = {"amount_total": 1_000, "amount_used": 500}
 
 # what: wallet, remain, unlimited, a subscription of plan 1, policy, request, whether one statement does
@@ -65,6 +68,10 @@ CASES: dict[str, tuple[Any, ...]] = {
     "another's token": (1_000, 1_000, False, None, Policy(trust_quota=0), replace(ASK, token_id=2), False),
     "nobody": (1_000, 1_000, False, None, Policy(trust_quota=0), replace(ASK, user_id=9), False),
     "nothing to hold": (1_000, 1_000, False, None, Policy(trust_quota=0), replace(ASK, quota=0), False),
+    "told, far above the threshold": (1_000, 1_000, False, None, TOLD, ASK, True),
+    "told, down to the threshold": (500, 1_000, False, None, TOLD, ASK, False),
+    "told, a subscription with much left": (0, 1_000, False, {}, TOLD, SUBSCRIBED, True),
+    "told, a subscription down to its share": (0, 1_000, False, {"amount_used": 800}, TOLD, SUBSCRIBED, False),
     "odd words": (1_000, 1_000, False, None, Policy(), replace(ASK, model_name='a"b\\c{,}é', request_id="r1"), True),
 }
 
@@ -134,3 +141,7 @@ def test_the_same_request_again_is_a_replay(postgresql: Engine) -> None:
     assert held(ledger, ASK) == first
     assert held(ledger, replace(ASK, quota=101)) == "idempotency_conflict"
     assert len(rows(postgresql)) == 2
+
+
+def test_the_statement_is_short_enough_for_psycopg_to_remember_how_it_is_sent() -> None:
+    assert len(HOLD) < MAX_CACHED_STATEMENT_LENGTH

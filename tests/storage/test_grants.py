@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob, migrations
 from relay_billing.schema import billing_sessions
 from relay_billing.store.drivers import engine_of
-from relay_billing.store.steps import MUTABLE
+from relay_billing.store.statements import MUTABLE
 from tests.fixtures.books import START, Clock, given, states, token, used, wallet
 from tests.fixtures.databases import empty
 from tests.fixtures.workers import ROOT

@@ -2,7 +2,7 @@
 
 import typer
 
-from worker.cli import books, database, dead_letters, process, status
+from worker.cli import books, database, dead_letters, process, status, webhooks
 from worker.demo import command
 
 app = typer.Typer(
@@ -15,6 +15,7 @@ app.command("migrate")(database.migrate)
 app.command("reconcile")(books.reconcile)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("status")(status.status)
+app.add_typer(webhooks.app, name="webhooks")
 app.command("health")(process.health)
 app.command("drain")(process.drain)
 app.command("demo")(command.demo)
