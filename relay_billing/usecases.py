@@ -140,7 +140,7 @@ class UseCases:
     def get(self, request_id: str) -> Steps[BillingSession]:
         """Read one session."""
         book = self._book()
-        yield from steps.load_sessions(book, {inputs.request_id(request_id)}, lock=False)
+        yield from steps.load_sessions(book, {inputs.request_id(request_id)})
         if request_id not in book.sessions:
             raise UnknownSession(request_id)
         return book.sessions[request_id]

@@ -1,6 +1,6 @@
 """How a hold begins and grows: replay, preference, trust, pre-consume, reserve (semantics §3, §4)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from relay_billing.domain import inputs, tokens
 from relay_billing.domain.accounts import Subscription, Token, Wallet
@@ -55,7 +55,7 @@ class Assumed:
     def taken(self, shape: str, **known: object) -> BillingSession:
         """The session of a shape, with what the rows knew."""
         session: BillingSession = getattr(self, shape)
-        return replace(session, **known)  # type: ignore[arg-type]
+        return session.changed(**known)
 
 
 def assume(policy: Policy, now_ms: int, request: PreConsume, sources: tuple[FundingSource, ...]) -> Assumed | None:
@@ -153,8 +153,7 @@ def reserve(book: Book, request_id: str, target_quota: int, sources: tuple[Fundi
     tokens.check(book, session.user_id, session.token_id, extra)
     step = session.reserves + 1
     movements = source.take_raise(book, session, extra, RESERVE, step)
-    raised = replace(
-        session,
+    raised = session.changed(
         pre_consumed_quota=target_quota,
         token_consumed=session.token_consumed + (0 if session.token_id is None else extra),
         subscription_post_delta=session.subscription_post_delta + (0 if session.subscription_id is None else extra),

@@ -48,8 +48,7 @@ def _answer(session: BillingSession, job: Job, outcome: Outcome, detail: str = "
 
 def _park(session: BillingSession, job: Job, parked: Parked) -> tuple[Changes, Answer]:
     """Nothing moves. The intent is spent: the dead letter has the job, and the next one is judged afresh."""
-    kept = replace(
-        session,
+    kept = session.changed(
         parked=True,
         parked_reason=parked.reason.value,
         intent=None,
@@ -95,7 +94,7 @@ def _settle(
     delta = job.actual_quota - (0 if late else session.pre_consumed_quota)
     funding = source_of(session, sources).settle(book, session, delta)
     if session.subscription_id is not None:
-        session = replace(session, subscription_post_delta=session.subscription_post_delta + delta)
+        session = session.changed(subscription_post_delta=session.subscription_post_delta + delta)
     token_delta = job.actual_quota - (0 if late else session.token_consumed)
     changes = _settled(book, session, job.actual_quota, token_delta, job.reason, funding)
     return changes, _done(changes, job, Outcome.LATE if late else Outcome.APPLIED)
@@ -133,8 +132,7 @@ def _settled(
         token_leg = (Movement(session.request_id, AccountType.TOKEN, session.token_id, SETTLE, -token_delta),)
     counted = book.policy.record_usage and session.user_id in book.wallets
     return Changes(
-        replace(
-            session,
+        session.changed(
             state=State.SETTLED,
             actual_quota=actual,
             reason=reason,
@@ -149,7 +147,7 @@ def _settled(
 
 
 def _closed(book: Book, session: BillingSession, state: State, reason: str | None) -> BillingSession:
-    return replace(session, state=state, reason=reason, parked=False, parked_reason=None, closed_at=book.now_ms)
+    return session.changed(state=state, reason=reason, parked=False, parked_reason=None, closed_at=book.now_ms)
 
 
 def _refund(

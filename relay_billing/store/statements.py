@@ -61,10 +61,21 @@ LOCK_SESSION_KEYS = locked(select(_S.request_id).where(among(_S.request_id, "ids
 LOCK_USERS = locked(select(_U.id, _U.quota).where(among(_U.id, "ids")).order_by(_U.id))
 _ACTIVE_OF = (among(_B.user_id, "ids"), _B.status == "active", _B.end_time > bindparam("now", type_=_B.end_time.type))
 LOCK_ACTIVE_SUBSCRIPTIONS = locked(select(user_subscriptions).where(*_ACTIVE_OF).order_by(_B.id))
-LOCK_SUBSCRIPTIONS = locked(select(user_subscriptions).where(among(_B.id, "ids")).order_by(_B.id))
-LOCK_TOKENS = locked(
-    select(_T.id, _T.user_id, _T.remain_quota, _T.unlimited_quota).where(among(_T.id, "ids")).order_by(_T.id)
+_TOKENS = select(_T.id, _T.user_id, _T.remain_quota, _T.unlimited_quota).order_by(_T.id)
+LOCK_TOKENS = locked(_TOKENS.where(among(_T.id, "ids")))
+
+
+def _of_sessions(account: ColumnElement[int]) -> Select[int]:
+    """The accounts of sessions, whose `ids` are given."""
+    return select(account).where(among(_S.request_id, "ids"))
+
+
+# Accounts by their sessions: no round trip is needed to learn which they are.
+LOCK_USERS_OF = locked(select(_U.id, _U.quota).where(_U.id.in_(_of_sessions(_S.user_id))).order_by(_U.id))
+LOCK_SUBSCRIPTIONS_OF = locked(
+    select(user_subscriptions).where(_B.id.in_(_of_sessions(_S.subscription_id))).order_by(_B.id)
 )
+LOCK_TOKENS_OF = locked(_TOKENS.where(_T.id.in_(_of_sessions(_S.token_id))))
 PLANS = select(_P.id, _P.title, _P.quota_reset_period, _P.quota_reset_custom_seconds)
 PLANS_OF_ACTIVE = PLANS.where(_P.id.in_(select(_B.plan_id).where(*_ACTIVE_OF)))
 TRUSTED_OPEN = (

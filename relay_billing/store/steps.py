@@ -82,29 +82,24 @@ def _fill_sessions(book: Book, found: Reply) -> None:
     book.sessions.update({row["request_id"]: session_of(row) for row in found.rows})
 
 
-def load_sessions(book: Book, request_ids: Collection[str], *, lock: bool) -> Load:
-    """Read sessions into the book. A replay only reads them; every transition locks them first."""
-    statement = statements.LOCK_SESSIONS if lock else statements.READ_SESSIONS
-    (found,) = yield [constant(statement, ids=sorted(request_ids))]
+def load_sessions(book: Book, request_ids: Collection[str]) -> Load:
+    """Read sessions into the book, as a replay does; a transition locks them with `load_for_jobs`."""
+    (found,) = yield [constant(statements.READ_SESSIONS, ids=sorted(request_ids))]
     _fill_sessions(book, found)
 
 
 def load_for_jobs(book: Book, request_ids: Collection[str]) -> Load:
-    """Lock sessions, then the accounts that they were paid from."""
-    yield from load_sessions(book, request_ids, lock=True)
-    sessions = book.sessions.values()
-    if not sessions:
-        return
-    own = {session.subscription_id for session in sessions if session.subscription_id is not None}
-    keys = {session.token_id for session in sessions if session.token_id is not None}
-    commands = [
-        constant(statements.LOCK_USERS, ids=sorted({session.user_id for session in sessions})),
-        constant(statements.LOCK_TOKENS, ids=sorted(keys)),
-    ]
-    if own:
-        commands.insert(1, constant(statements.LOCK_SUBSCRIPTIONS, ids=sorted(own)))
-    wallets, *subscriptions, tokens = yield commands
-    fill_accounts(book, wallets, subscriptions[0] if own else NOTHING, tokens)
+    """Lock sessions, then the accounts that they were paid from: a session never changes whose it is."""
+    ids = sorted(request_ids)
+    locks = (
+        statements.LOCK_SESSIONS,
+        statements.LOCK_USERS_OF,
+        statements.LOCK_SUBSCRIPTIONS_OF,
+        statements.LOCK_TOKENS_OF,
+    )
+    found, *accounts = yield [constant(each, ids=ids) for each in locks]
+    _fill_sessions(book, found)
+    fill_accounts(book, *accounts)
 
 
 def load_due_subscriptions(book: Book, after_id: int, limit: int) -> Load:
