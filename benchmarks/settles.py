@@ -9,7 +9,7 @@ from pathlib import Path
 from celery import Celery
 from sqlalchemy import Engine, func, insert, select, text
 
-from benchmarks import baselines, naive
+from benchmarks import baselines
 from benchmarks.measure import Rate, Scenario, evenly, request_id
 from benchmarks.site import BATCH, POLICY, Site, worker
 from relay_billing import Ledger, PreConsume
@@ -68,7 +68,8 @@ class Posting:
         self.ledger = Ledger(self.engine, POLICY)
         self.app = Celery("bench", set_as_current=False)
         self.app.conf.update(broker_options(site.brokers[broker].url))
-        naive.app.conf.broker_url = site.brokers[broker].url
+        self.naive = Celery("naive", broker=site.brokers[broker].url, set_as_current=False)
+        self.naive.conf.task_ignore_result = True
 
     def ours(self, count: int, jobs: int) -> Rate:
         """All of them applied by the worker."""
@@ -85,7 +86,7 @@ class Posting:
         ids = hold_naively(self.engine, count)
         began = time.perf_counter()
         for each in ids:
-            naive.settle.apply_async((each, 7))
+            self.naive.send_task("naive.settle", (each, 7), queue="naive")
         until(settled(self.engine, ids, naively=True), TIMEOUT_S, "all settled naively")
         return self._rate(count, time.perf_counter() - began)
 
