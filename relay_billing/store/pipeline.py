@@ -1,10 +1,11 @@
 """psycopg's pipeline: a list of constant statements in one round trip, past SQLAlchemy's own execution."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import Connection, Executable, Select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,11 +23,24 @@ CACHED = 128
 """Compiled statements kept; there are a few dozen constant ones."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A constant statement as the driver is sent it."""
+
+    text: str
+    inside: Mapping[str, Any]
+    """Parameters that the statement itself holds."""
+    names: tuple[str, ...] | None
+    """Columns of its rows; None: it brings none."""
+
+
 @lru_cache(maxsize=CACHED)
-def _compiled(statement: Executable) -> SQLCompiler:
-    made = statement.compile(dialect=_COMPILER_DIALECT)  # type: ignore[attr-defined]
-    assert isinstance(made, SQLCompiler)
-    return made
+def _sent(statement: Executable) -> Sent:
+    compiled = statement.compile(dialect=_COMPILER_DIALECT)  # type: ignore[attr-defined]
+    assert isinstance(compiled, SQLCompiler)
+    inside = {name: value for name, value in compiled.params.items() if value is not None}
+    names = tuple(statement.selected_columns.keys()) if isinstance(statement, Select) else None
+    return Sent(str(compiled), inside, names)
 
 
 def _array(values: Sequence[object]) -> str:
@@ -46,13 +60,17 @@ _ELEMENT: dict[type, Callable[[Any], str]] = {
 }
 
 
-def _text_of(command: Command) -> tuple[str, Mapping[str, Any]]:
-    """What the driver is sent. The statement says of which type each parameter is."""
-    compiled = _compiled(command.statement)
+def _parameters(command: Command) -> Mapping[str, Any]:
+    """What the driver is given. The statement says of which type each parameter is."""
     parameters = command.parameters
     assert isinstance(parameters, Mapping)
     given = {name: _array(value) if isinstance(value, list) else value for name, value in parameters.items()}
-    return str(compiled), compiled.construct_params(given)
+    return {**_sent(command.statement).inside, **given}
+
+
+def _reply(command: Command, rows: Sequence[tuple[Any, ...]], count: int) -> Reply:
+    names = _sent(command.statement).names or ()
+    return Reply([dict(zip(names, row, strict=True)) for row in rows], count)
 
 
 def pipelined(commands: Sequence[Command]) -> bool:
@@ -76,7 +94,7 @@ def _failed(connection: Connection, error: Exception, statement: str) -> DBAPIEr
 
 
 def _statements(commands: Sequence[Command]) -> str:
-    return "; ".join(str(_compiled(each.statement)) for each in commands)
+    return "; ".join(_sent(each.statement).text for each in commands)
 
 
 def piped(connection: Connection, commands: Sequence[Command]) -> list[Reply]:
@@ -85,8 +103,12 @@ def piped(connection: Connection, commands: Sequence[Command]) -> list[Reply]:
     raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     try:
         with raw.pipeline():
-            cursors = [raw.cursor(row_factory=driver.rows.dict_row).execute(*_text_of(each)) for each in commands]
-        return [Reply(each.fetchall() if each.description else (), each.rowcount) for each in cursors]
+            cursors = [raw.execute(_sent(each.statement).text, _parameters(each)) for each in commands]
+        # What it brings is known beforehand: asking a cursor costs as much as sending a statement.
+        return [
+            _reply(command, cursor.fetchall() if _sent(command.statement).names else (), cursor.rowcount)
+            for command, cursor in zip(commands, cursors, strict=True)
+        ]
     except driver.Error as error:
         raise _failed(connection, error, _statements(commands)) from error
 
@@ -99,8 +121,11 @@ async def apiped(connection: AsyncConnection, commands: Sequence[Command]) -> li
     raw: psycopg.AsyncConnection[Any] = known.connection.driver_connection  # type: ignore[assignment]
     try:
         async with raw.pipeline():
-            cursors = [await raw.cursor(row_factory=driver.rows.dict_row).execute(*_text_of(each)) for each in commands]
-        return [Reply(await each.fetchall() if each.description else (), each.rowcount) for each in cursors]
+            cursors = [await raw.execute(_sent(each.statement).text, _parameters(each)) for each in commands]
+        return [
+            _reply(command, await cursor.fetchall() if _sent(command.statement).names else (), cursor.rowcount)
+            for command, cursor in zip(commands, cursors, strict=True)
+        ]
     except driver.Error as error:
         raise _failed(known, error, _statements(commands)) from error
 
