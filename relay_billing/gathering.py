@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from relay_billing.domain import inputs
 from relay_billing.domain.errors import BillingUnavailable
@@ -94,9 +94,17 @@ class TaskGatherer(Generic[Item, Answer]):
         if self._waiting and len(self._lanes) < self._how.lanes:
             lane = asyncio.get_running_loop().create_task(self._work())
             self._lanes.add(lane)
+            # Where it is cancelled before it began.
             lane.add_done_callback(self._lanes.discard)
 
     async def _work(self) -> None:
+        try:
+            await self._carry_all()
+        finally:
+            # At once, not when its callbacks run: a caller that has its answer may call again before that, alone.
+            self._lanes.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _carry_all(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(self._how.share(len(self._waiting)))]
             if len(self._waiting) >= SPLIT_FROM // 2:

@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Dialect, Text, TypeDecorator, bindparam
+from sqlalchemy import ColumnElement, Dialect, Text, TypeDecorator, bindparam
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import NullType, TypeEngine
 
 Id = int | str
 
@@ -32,10 +32,11 @@ class IdList(TypeDecorator[list[Id]]):
         return value if dialect.name == "postgresql" else json.dumps(value)
 
 
-class among(FunctionElement[bool]):  # noqa: N801
+class among(FunctionElement[Any]):  # noqa: N801
     """Whether a column's value is one of the list that the parameter `name` holds."""
 
-    type = Boolean()
+    # Not Boolean: where there are no booleans it would be compared with 1, and no index could find the ids.
+    type = NullType()
     name = "among"
     inherit_cache = True
 
