@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, ColumnElement, Engine, Select, and_, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Engine, Select, and_, bindparam, cast, func, select
 
 from relay_billing import deadletters
 from relay_billing.deadletters import DeadLetter, Filter
@@ -184,7 +184,14 @@ class History:
 
 
 _LEDGER = select(*(billing_ledger.c[name] for name in Entry.__dataclass_fields__))
-_OPEN = billing_sessions.c.state == State.PRECONSUMED.value
+
+
+def _in_state(state: State) -> ColumnElement[bool]:
+    """As a literal: only then is it certain that the index of open sessions will do."""
+    return billing_sessions.c.state == bindparam("state", state.value, literal_execute=True)
+
+
+_OPEN = _in_state(State.PRECONSUMED)
 
 
 def _story(request_id: str) -> Steps[Story]:
@@ -216,8 +223,7 @@ def _sessions(chosen: SessionFilter) -> Steps[list[BillingSession]]:
     if chosen.token_id is not None:
         rows = rows.where(s.token_id == chosen.token_id)
     if chosen.state is not None:
-        # As a literal: only then does the database see that the index of open sessions will do.
-        rows = rows.where(s.state == chosen.state.value)
+        rows = rows.where(_in_state(chosen.state))
     if chosen.before_ms is not None:
         rows = rows.where(s.created_at < chosen.before_ms)
     if chosen.after_ms is not None:
