@@ -5,7 +5,7 @@ STAMP := .venv/installed
 SECONDS ?= 120
 BROKER ?= redis
 
-.PHONY: demo test check format chaos
+.PHONY: bench chaos check demo docs format test
 
 demo: $(STAMP)
 	@$(BIN)/python -m worker demo
@@ -17,12 +17,21 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy docs/build.py docs/examples/first.py docs/examples/relay.py
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# The site, strictly: a broken link is an error. It is in var/site.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Breaks everything at random and proves the books: make chaos SECONDS=600 BROKER=rabbitmq SEED=7
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED))
+
+# Ours against the naive ways, half an hour: make bench PARTS="holds settles growth memory"
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(PARTS)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from config.settings import Settings
+from relay_billing.domain.jobs import WEBHOOKS_QUEUE
 from relay_billing.publisher import broker_options
 
 
@@ -32,8 +33,9 @@ def options(settings: Settings) -> dict[str, object]:
         "task_acks_on_failure_or_timeout": False,
         # Keeps what Celery would log and drop.
         "worker_consumer": "worker.consumer:LedgerConsumer",
-        # Results are in the database.
+        # Results are in the database. Without this beat would post celery.backend_cleanup, which is no task here.
         "task_ignore_result": True,
+        "result_expires": None,
         # A job that runs when the connection is lost goes on; its copy will be a duplicate.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Quorum queues: the count would never be raised again after a reconnect (celery 9512).
@@ -48,7 +50,7 @@ def options(settings: Settings) -> dict[str, object]:
         "worker_soft_shutdown_timeout": 10.0,
         # Small on servers, so that workers share evenly; the filesystem broker polls once a second, so take many.
         "worker_prefetch_multiplier": 64 if filesystem else 4,
-        # Flower sees tasks come and go.
+        # Flower sees tasks come and go. The price: with one job a message, a quarter of the main process's time.
         "worker_send_task_events": True,
         # structlog has the log.
         "worker_hijack_root_logger": False,
@@ -67,7 +69,13 @@ def schedule(settings: Settings) -> dict[str, dict[str, object]]:
         "billing.reconcile": settings.reconcile_interval,
         "billing.purge": settings.purge_interval,
     }
-    return {
+    chosen: dict[str, dict[str, object]] = {
         task: {"task": task, "schedule": float(interval), "options": {"expires": interval}}
         for task, interval in intervals.items()
     }
+    if settings.webhook_url:
+        interval = settings.webhook_interval
+        # In a queue of their own: a receiver that is slow keeps no settle waiting.
+        options: dict[str, object] = {"expires": interval, "queue": WEBHOOKS_QUEUE}
+        chosen[WEBHOOKS_QUEUE] = {"task": WEBHOOKS_QUEUE, "schedule": float(interval), "options": options}
+    return chosen

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from relay_billing.domain.errors import InvalidRequest
@@ -11,6 +11,8 @@ from relay_billing.publisher import broker_options
 from relay_billing.store.drivers import engine_of
 
 _DEFAULT = Policy()
+
+SHORTEST_SECRET = 16
 
 
 class Settings(BaseSettings):
@@ -29,6 +31,14 @@ class Settings(BaseSettings):
     var_dir: str = Field("var", description="Folder of the beat schedule and the signs of life")
     log_format: Literal["console", "json"] = Field(
         "console", description="How workers write their log: `console` or `json`"
+    )
+    flower_basic_auth: SecretStr = Field(
+        SecretStr(""), description="Who may see Flower: `user:password`, with commas between; unset: it does not start"
+    )
+
+    metrics_port: int = Field(9808, ge=0, le=65_535, description="Port of a worker's `/metrics` and `/ready`; 0: none")
+    metrics_address: str = Field(
+        "127.0.0.1", description="Address of that port; `0.0.0.0` in a container, for it asks for no password"
     )
 
     trust_quota: int = Field(
@@ -67,7 +77,27 @@ class Settings(BaseSettings):
     intent_grace: int = Field(
         _DEFAULT.intent_grace, description="Seconds after which the sweep applies an intent whose job never came"
     )
+    webhook_url: str = Field(
+        _DEFAULT.webhook_url,
+        description="Where events are told, `https://host/path`; unset: nothing is told ([webhooks](docs/webhooks.md))",
+    )
+    wallet_low_quota: int = Field(
+        _DEFAULT.wallet_low_quota,
+        description="Quota; a wallet that falls to it is told as `wallet.low`; 0: only one that is used up",
+    )
+    subscription_low_percent: int = Field(
+        _DEFAULT.subscription_low_percent,
+        description="Percent; a subscription with no more left is told as `subscription.low`; 0: never",
+    )
 
+    webhook_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Keys that sign what is told, 16 characters or more, the newest first, with commas between them",
+    )
+    webhook_allow_private: bool = Field(
+        False, description="Whether the webhook may be at a private, loopback or link-local address"
+    )
+    webhook_interval: int = Field(5, ge=1, description="Seconds between looks at what is to be told")
     sweep_interval: int = Field(10, ge=1, description="Seconds between sweeps of intents and expired holds")
     subscriptions_interval: int = Field(60, ge=1, description="Seconds between looks at the calendar of subscriptions")
     reconcile_interval: int = Field(3600, ge=1, description="Seconds between proofs of the books")
@@ -87,6 +117,12 @@ class Settings(BaseSettings):
         """The knobs of the contract."""
         return Policy(**{name: getattr(self, name) for name in Policy.field_names()})
 
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The keys that sign, the newest first."""
+        given = self.webhook_secret.get_secret_value().split(",")
+        return tuple(each.strip() for each in given if each.strip())
+
 
 class SettingsError(Exception):
     """A setting is wrong; the message is one line that names it."""
@@ -101,6 +137,14 @@ def sources() -> dict[str, str]:
     }
 
 
+def _check_webhook_secrets(settings: Settings) -> None:
+    if settings.webhook_url and not settings.webhook_secrets:
+        raise InvalidRequest("webhook_secret", "must be set where BILLING_WEBHOOK_URL is: what is told is signed")
+    for number, secret in enumerate(settings.webhook_secrets, 1):
+        if len(secret) < SHORTEST_SECRET or not secret.isascii():
+            raise InvalidRequest("webhook_secret", f"key {number} must be ASCII, {SHORTEST_SECRET} characters or more")
+
+
 def load() -> Settings:
     """Read and check all settings. Raises SettingsError."""
     try:
@@ -113,6 +157,7 @@ def load() -> Settings:
         broker_options(settings.broker_url)
         engine_of(settings.database_url)
         _ = settings.policy
+        _check_webhook_secrets(settings)
     except InvalidRequest as error:
         raise SettingsError(f"BILLING_{error.field.upper()}: {error.problem}") from error
     except ModuleNotFoundError as error:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
-from typing import Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from relay_billing.domain import inputs
 from relay_billing.domain.errors import BillingError, BillingUnavailable, UpdateDataError, not_safe
@@ -14,10 +14,14 @@ from relay_billing.domain.jobs import Job, RefundJob, SettleJob
 from relay_billing.domain.policy import Durability, Policy
 from relay_billing.domain.sessions import BillingSession, Closing, PreConsume, State
 from relay_billing.gathering import Gathering, TaskGatherer
+from relay_billing.metering import meter_of
 from relay_billing.publisher import Publisher
 from relay_billing.store.commands import Steps
 from relay_billing.store.drivers import aat_once, async_engine_of, atransact, dialect_of
 from relay_billing.usecases import UseCases, utc_now
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 log = logging.getLogger("relay_billing")
 T = TypeVar("T")
@@ -52,8 +56,7 @@ class AsyncClientSession(BillingSession):
 
 
 def _bound(session: BillingSession, client: "AsyncBillingClient", closing: Closing | None = None) -> AsyncClientSession:
-    values = {each.name: getattr(session, each.name) for each in fields(BillingSession)}
-    return AsyncClientSession(**values, client=client, closing=closing or Closing())
+    return AsyncClientSession(**session.values(), client=client, closing=closing or Closing())
 
 
 class AsyncBillingClient:
@@ -65,17 +68,27 @@ class AsyncBillingClient:
         broker_url: str,
         policy: Policy | None = None,
         gathering: Gathering | None = None,
+        metrics: "CollectorRegistry | None" = None,
     ) -> None:
         how = gathering or Gathering()
+        self._meter = meter_of(metrics)
         self._engine = async_engine_of(database_url)
         self._holds = TaskGatherer(self._hold, how, self._give_back)
         self._ends = TaskGatherer(self._end, how)
         self._policy = policy or Policy()
         self._cases = UseCases(self._policy, utc_now, FUNDING, dialect_of(self._engine))
-        self._publisher = Publisher(broker_url, self._policy.publish_timeout)
+        unposted = None if self._meter is None else self._meter.unposted
+        self._publisher = Publisher(broker_url, self._policy.publish_timeout, unposted)
+        self._watch()
 
     async def _run(self, make: Callable[[], Steps[T]]) -> T:
         return await atransact(self._engine, self._cases.dialect, make)
+
+    def _watch(self) -> None:
+        if self._meter is not None:
+            self._meter.watch("holds", lambda: self._holds.waiting)
+            self._meter.watch("ends", lambda: self._ends.waiting)
+            self._meter.watch("messages", lambda: self._publisher.waiting)
 
     async def pre_consume(
         self,
@@ -104,15 +117,21 @@ class AsyncBillingClient:
             force_pre_consume,
             hold_ttl,
         )
+        if self._meter is None:
+            return await self._held(request)
+        with self._meter.holding() as holding:
+            holding.session = session = await self._held(request)
+        return session
+
+    async def _held(self, request: PreConsume) -> AsyncClientSession:
         request.check()
         return _bound(await self._holds.call(request), self)
 
     async def _hold(self, requests: Sequence[PreConsume]) -> Sequence[BillingSession | Exception]:
-        usual = self._cases.usual(requests)
-        if usual is not None:
-            wallet = await aat_once(self._engine, *usual.statement)
-            if wallet is not None:
-                return [usual.session(wallet)]
+        usual = self._cases.at_once(requests)
+        session = None if usual is None else await aat_once(self._engine, usual)
+        if session is not None:
+            return [session]
         try:
             return await self._run(lambda: self._cases.pre_consume(requests))
         except UpdateDataError as error:
@@ -180,7 +199,11 @@ class AsyncBillingClient:
 
     async def close_session(self, job: Job) -> None:
         """Make one settle or refund safe, and post it."""
-        await self._ends.call(job)
+        if self._meter is None:
+            await self._ends.call(job)
+            return
+        with self._meter.ending(job):
+            await self._ends.call(job)
 
     async def _end(self, jobs: Sequence[Job]) -> Sequence[Literal[True] | Exception]:
         """Make jobs safe with one write of intents and one message; an answer for each (semantics §9)."""

@@ -6,8 +6,8 @@ import os
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from relay_billing.domain import inputs
 from relay_billing.domain.errors import BillingError, BillingUnavailable, UpdateDataError, not_safe
@@ -16,8 +16,12 @@ from relay_billing.domain.policy import Durability, Policy
 from relay_billing.domain.sessions import BillingSession, Closing, PreConsume
 from relay_billing.gathering import Gathering, ThreadGatherer
 from relay_billing.ledger import Ledger
+from relay_billing.metering import meter_of
 from relay_billing.publisher import Publisher
 from relay_billing.store.drivers import engine_of
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 log = logging.getLogger("relay_billing")
 
@@ -48,8 +52,7 @@ class ClientSession(BillingSession):
 
 
 def _bound(session: BillingSession, client: "BillingClient", closing: Closing | None = None) -> ClientSession:
-    values = {each.name: getattr(session, each.name) for each in fields(BillingSession)}
-    return ClientSession(**values, client=client, closing=closing or Closing())
+    return ClientSession(**session.values(), client=client, closing=closing or Closing())
 
 
 def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:
@@ -65,8 +68,9 @@ class BillingClient:
 
     `database_url` is the ledger's (`postgresql://…`, `sqlite:///…`), `broker_url` the queue's (`redis://…`, `amqp://…`,
     `filesystem://FOLDER`), `policy` the same as the workers' (unset: all defaults). Calls of many threads are gathered
-    into batches, as `gathering` says (unset: 64 at once, 2 ms). Nothing is opened before it is needed. Raises
-    InvalidRequest for a URL that can't be used.
+    into batches, as `gathering` says (unset: 64 at once, 2 ms). `metrics`: a registry of prometheus-client, which the
+    relay serves (unset: nothing is counted). Nothing is opened before it is needed. Raises InvalidRequest for a URL
+    that can't be used, or a registry that has another client's metrics.
     """
 
     def __init__(
@@ -75,17 +79,27 @@ class BillingClient:
         broker_url: str,
         policy: Policy | None = None,
         gathering: Gathering | None = None,
+        metrics: "CollectorRegistry | None" = None,
     ) -> None:
         how = gathering or Gathering()
+        self._meter = meter_of(metrics)
         self._engine = engine_of(database_url)
         self._ledger = Ledger(self._engine, policy)
-        self._publisher = Publisher(broker_url, self._ledger.policy.publish_timeout)
+        unposted = None if self._meter is None else self._meter.unposted
+        self._publisher = Publisher(broker_url, self._ledger.policy.publish_timeout, unposted)
         self._holds = ThreadGatherer(self._hold, how, "relay-billing-holds")
         self._ends = ThreadGatherer(self._end, how, "relay-billing-ends")
+        self._watch()
         atexit.register(self.close)
         myself = weakref.ref(self)
         # The parent's connections stay the parent's: a child that closed them would cut the parent off.
         os.register_at_fork(after_in_child=lambda: _disconnect_in_child(myself))
+
+    def _watch(self) -> None:
+        if self._meter is not None:
+            self._meter.watch("holds", lambda: self._holds.waiting)
+            self._meter.watch("ends", lambda: self._ends.waiting)
+            self._meter.watch("messages", lambda: self._publisher.waiting)
 
     def pre_consume(
         self,
@@ -114,6 +128,13 @@ class BillingClient:
             force_pre_consume,
             hold_ttl,
         )
+        if self._meter is None:
+            return self._held(request)
+        with self._meter.holding() as holding:
+            holding.session = session = self._held(request)
+        return session
+
+    def _held(self, request: PreConsume) -> ClientSession:
         request.check()
         return _bound(self._holds.call(request), self)
 
@@ -186,7 +207,11 @@ class BillingClient:
 
     def close_session(self, job: Job) -> None:
         """Make one settle or refund safe, and post it."""
-        self._ends.call(job)
+        if self._meter is None:
+            self._ends.call(job)
+            return
+        with self._meter.ending(job):
+            self._ends.call(job)
 
     def _end(self, jobs: Sequence[Job]) -> Sequence[Literal[True] | Exception]:
         """Make jobs safe with one write of intents and one message; an answer for each (semantics §9)."""

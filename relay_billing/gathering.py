@@ -20,6 +20,8 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 CLOSE_TIMEOUT_S = 10.0
+SPLIT_FROM = 16
+"""Waiting calls that are worth two transactions: while the database has one, the next is decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,16 @@ class Gathering:
     """Calls that may wait; the next one is refused at once, rather than late."""
     lanes: int = 2
     """Batches under way at once, a connection each."""
+
+    @property
+    def full(self) -> int:
+        """So many waiting calls don't wait for more: a lane takes its share of them."""
+        return max(1, self.calls // self.lanes)
+
+    def share(self, waiting: int) -> int:
+        """How many of the waiting calls one batch takes: a crowd is split, so that all lanes work at once."""
+        split = -(-waiting // self.lanes) if waiting >= SPLIT_FROM else waiting
+        return min(self.calls, split)
 
     def __post_init__(self) -> None:
         inputs.whole("window_ms", self.window_ms, 0, 1_000)
@@ -60,6 +72,11 @@ class TaskGatherer(Generic[Item, Answer]):
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for the next batch."""
+        return len(self._waiting)
+
     async def call(self, item: Item) -> Answer:
         """Carry `item` out with whatever else comes now; return its answer, or raise its error."""
         if len(self._waiting) >= self._how.waiting:
@@ -67,7 +84,7 @@ class TaskGatherer(Generic[Item, Answer]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((item, future))
-        if not self._lanes or len(self._waiting) >= self._how.calls:
+        if not self._lanes or len(self._waiting) >= self._how.full:
             self._open_lane()
         elif len(self._waiting) == 1:
             loop.call_later(self._how.window_ms / 1000, self._open_lane)
@@ -81,7 +98,9 @@ class TaskGatherer(Generic[Item, Answer]):
 
     async def _work(self) -> None:
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(self._how.calls, len(self._waiting)))]
+            batch = [self._waiting.popleft() for _ in range(self._how.share(len(self._waiting)))]
+            if len(self._waiting) >= SPLIT_FROM // 2:
+                self._open_lane()
             try:
                 answers = await self._carry([item for item, _ in batch])
             except Exception as error:  # noqa: BLE001, whatever it is, each caller has it
@@ -109,6 +128,11 @@ class ThreadGatherer(Generic[Item, Answer]):
     ) -> None:
         self._carry, self._how, self._name = carry, how, name
         self.forget()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for the next batch."""
+        return len(self._waiting)
 
     def forget(self) -> None:
         """Begin anew, in the child of a fork: what waited there waits in the parent."""

@@ -1,13 +1,14 @@
 """Joins: each use case is carried out in one transaction, for one item or five hundred. Nothing else commits."""
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from relay_billing import deadletters
+from relay_billing import deadletters, webhooks
 from relay_billing.deadletters import DeadLetter, Filter, Resolution
 from relay_billing.domain import inputs
 from relay_billing.domain.errors import BillingError, BillingUnavailable
@@ -16,11 +17,13 @@ from relay_billing.domain.jobs import Answer, Outcome, RefundJob, SettleJob
 from relay_billing.domain.policy import MAX_SECONDS, Policy
 from relay_billing.domain.sessions import BillingSession, PreConsume
 from relay_billing.domain.topups import ToppedUp, TopUp
-from relay_billing.reconcile import Drift, drifts
+from relay_billing.overview import Overview, read
+from relay_billing.reconcile import Drift, drifts, remember
 from relay_billing.store import retention
 from relay_billing.store.commands import Steps
 from relay_billing.store.drivers import at_once, dialect_of, transact
-from relay_billing.usecases import MAX_SWEEP_BATCHES, SWEEP_BATCH, Clock, UseCases, utc_now
+from relay_billing.usecases import MAX_SWEEP_BATCHES, SWEEP_BATCH, Clock, Expired, UseCases, utc_now
+from relay_billing.webhooks import Webhook
 
 T = TypeVar("T")
 
@@ -91,11 +94,10 @@ class Ledger:
     def pre_consume_many(self, requests: Sequence[PreConsume]) -> list[BillingSession | BillingError]:
         """Hold for 1 to 500 requests in one transaction; return a session or an error for each (semantics §3)."""
         inputs.batch("requests", len(requests))
-        usual = self._cases.usual(requests)
-        if usual is not None:
-            wallet = at_once(self._engine, *usual.statement)
-            if wallet is not None:
-                return [usual.session(wallet)]
+        usual = self._cases.at_once(requests)
+        session = None if usual is None else at_once(self._engine, usual)
+        if session is not None:
+            return [session]
         return self._run(lambda: self._cases.pre_consume(requests))
 
     def reserve(self, request_id: str, target_quota: int) -> BillingSession:
@@ -127,10 +129,14 @@ class Ledger:
 
     def expire_holds(self) -> int:
         """Close holds that nobody closed in time; return how many (semantics §8)."""
-        closed = 0
+        return self.sweep_holds().holds
+
+    def sweep_holds(self) -> Expired:
+        """As `expire_holds`, with the quota that they held."""
+        closed = Expired(0, 0)
         for _ in range(MAX_SWEEP_BATCHES):
-            seen, now_closed = self._run(self._cases.expire)
-            closed += now_closed
+            seen, batch = self._run(self._cases.expire)
+            closed = Expired(closed.holds + batch.holds, closed.quota + batch.quota)
             if seen < SWEEP_BATCH:
                 break
         return closed
@@ -139,12 +145,15 @@ class Ledger:
         """Apply recorded intents whose message did not come in `intent_grace`; return how many (semantics §9)."""
         return self.sweep_intents().total()
 
-    def sweep_intents(self) -> Counter[Outcome]:
-        """As `apply_intents`, by outcome."""
+    def sweep_intents(self, tell: Callable[[Answer], None] | None = None) -> Counter[Outcome]:
+        """As `apply_intents`, by outcome. `tell` is called with each answer once its batch is committed."""
         outcomes: Counter[Outcome] = Counter()
         for _ in range(MAX_SWEEP_BATCHES):
             answers = self._run(self._cases.sweep_intents)
             outcomes.update(answer.outcome for answer in answers)
+            if tell is not None:
+                for answer in answers:
+                    tell(answer)
             if len(answers) < SWEEP_BATCH:
                 break
         return outcomes
@@ -218,6 +227,32 @@ class Ledger:
         """What was counted under `key` is dealt with."""
         self._run(lambda: self._cases.forget_delivery(key))
 
+    def tell_drift(self, findings: Sequence[Mapping[str, object]], count: int) -> None:
+        """Note `count` findings of a proof, the first few spelt out, to be told; nothing where webhooks are off."""
+        if self.policy.webhook_url:
+            self._run(lambda: self._cases.tell_drift(findings, count))
+
+    def claim_webhooks(self, limit: int) -> list[Webhook]:
+        """Take up to `limit` due events for sending. One that is never closed is due again after its pause."""
+        inputs.batch("limit", limit)
+        return self._run(lambda: self._cases.claim_webhooks(limit))
+
+    def close_webhook(self, webhook: Webhook, error: str | None) -> str:
+        """Say how the sending of a claimed event went (None: it was taken); return its state now."""
+        return self._run(lambda: self._cases.close_webhook(webhook, error))
+
+    def webhooks(self, state: str | None = None, limit: int = 100) -> list[Webhook]:
+        """Events, oldest first; `state` is `pending`, `delivered` or `failed`; unset: all."""
+        return self._run(lambda: webhooks.find(state, limit))
+
+    def retry_webhooks(self, ids: Sequence[int]) -> list[int]:
+        """Try failed events again from now on, with all their attempts; return the ids of those that were failed."""
+        return self._run(lambda: self._cases.retry_webhooks(ids))
+
+    def purge_webhooks(self, before_ms: int) -> int:
+        """Remove events that were delivered or given up before then (Unix milliseconds); return how many."""
+        return self._run(lambda: webhooks.purge(before_ms))
+
     def reconcile(self, since_ms: int | None = None, user_id: int | None = None) -> list[Drift]:
         """Prove the books; return what does not add up, nothing when all does (semantics §10).
 
@@ -226,8 +261,26 @@ class Ledger:
         return list(self.drifts(since_ms, user_id))
 
     def drifts(self, since_ms: int | None = None, user_id: int | None = None) -> Iterator[Drift]:
-        """As `reconcile`, one by one: memory is bounded whatever the tables' size."""
+        """As `reconcile`, one by one: memory is bounded whatever the tables' size.
+
+        A proof of everything is remembered once it has been read to its end: the next `overview` has it.
+        """
+        began, found, quota = time.monotonic(), 0, 0
         try:
-            yield from drifts(self._engine, since_ms, user_id)
+            for drift in drifts(self._engine, since_ms, user_id):
+                found, quota = found + 1, quota + abs(drift.difference)
+                yield drift
         except OperationalError as error:
             raise BillingUnavailable(f"the database can't be read: {error.orig}") from error
+        if since_ms is None and user_id is None:
+            took_ms = round((time.monotonic() - began) * 1000)
+            self._run(lambda: remember(self._cases.now_ms(), took_ms, found, quota))
+
+    def overview(self) -> Overview:
+        """How things stand now, read once through the indexes of what is open. Raises BillingUnavailable at once."""
+        try:
+            with self._engine.connect() as connection:
+                return read(connection, self._cases.now_ms())
+        except SQLAlchemyError as error:
+            cause = str(getattr(error, "orig", error)).strip().split("\n")[0]
+            raise BillingUnavailable(f"the database can't be read: {cause}") from error

@@ -5,8 +5,9 @@ import logging
 import os
 import queue
 import threading
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,13 +15,16 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from relay_billing.domain.errors import InvalidRequest
-from relay_billing.domain.jobs import QUEUE, Job, task_of
+from relay_billing.domain.jobs import QUEUE, WEBHOOKS_QUEUE, Job, summary, task_of
+from relay_billing.tls import broker_tls
 
 log = logging.getLogger("relay_billing")
 
 SCHEMES = ("redis", "rediss", "amqp", "amqps", "filesystem")
 DEFAULT_FOLDER = "var/broker"
 DEAD_QUEUE = f"{QUEUE}.dead"
+POSTED_AT = "posted_at"
+"""Message header: when the message was posted, in Unix milliseconds."""
 DELIVERY_LIMIT = 20
 """Deliveries of one message by RabbitMQ; above what the worker counts, so that poison is found there first."""
 MAX_WAITING = 10_000
@@ -45,6 +49,13 @@ def billing_queue(scheme: str) -> Queue:
     return Queue(QUEUE, Exchange(QUEUE, type="topic"), routing_key=QUEUE, durable=True, queue_arguments=arguments)
 
 
+def webhooks_queue(scheme: str) -> Queue:
+    """The queue `billing.webhooks`: beat asks here for deliveries; a message that is lost is asked for again."""
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if scheme.startswith("amqp") else None
+    exchange = Exchange(WEBHOOKS_QUEUE, type="topic")
+    return Queue(WEBHOOKS_QUEUE, exchange, routing_key=WEBHOOKS_QUEUE, durable=True, queue_arguments=arguments)
+
+
 def dead_queue() -> Queue:
     """RabbitMQ's queue of messages that were rejected, or given out too often."""
     arguments = {"x-queue-type": "quorum"}
@@ -55,8 +66,8 @@ def dead_queue() -> Queue:
 def broker_options(broker_url: str) -> dict[str, object]:
     """Celery's settings for a broker, the same for relay and worker: queue, exchange, folder, JSON only.
 
-    `redis://`, `rediss://`, `amqp://`, `amqps://`, or `filesystem://FOLDER` (unset: `var/broker`).
-    Raises InvalidRequest for another scheme.
+    `redis://`, `rediss://`, `amqp://`, `amqps://`, or `filesystem://FOLDER` (unset: `var/broker`); `rediss://` and
+    `amqps://` with the parameters of `tls.broker_tls`. Raises InvalidRequest for another scheme or a wrong parameter.
     """
     try:
         scheme = urlsplit(broker_url).scheme
@@ -64,9 +75,10 @@ def broker_options(broker_url: str) -> dict[str, object]:
         raise InvalidRequest("broker_url", "is not a URL, as redis://host:6379/0") from error
     if scheme not in SCHEMES:
         raise InvalidRequest("broker_url", f"must begin with one of {', '.join(each + '://' for each in SCHEMES)}")
-    options: dict[str, object] = {
-        "broker_url": broker_url,
-        "task_queues": [billing_queue(scheme)],
+    url, tls = broker_tls(broker_url)
+    options: dict[str, object] = tls | {
+        "broker_url": url,
+        "task_queues": [billing_queue(scheme), webhooks_queue(scheme)],
         "task_default_queue": QUEUE,
         "task_default_exchange": QUEUE,
         "task_default_exchange_type": "topic",
@@ -83,8 +95,8 @@ def broker_options(broker_url: str) -> dict[str, object]:
     return options
 
 
-def _bounded(broker_url: str, timeout_s: int) -> dict[str, object]:
-    """`broker_options`, with every wait of a publisher bounded."""
+def bounded_options(broker_url: str, timeout_s: int) -> dict[str, object]:
+    """`broker_options`, with every wait for the broker bounded by `timeout_s` seconds."""
     options = broker_options(broker_url)
     scheme = urlsplit(broker_url).scheme
     waits: dict[str, object] = {}
@@ -147,8 +159,10 @@ class Publisher:
     Callers never wait for a broker unless they ask to (`Receipt.wait`).
     """
 
-    def __init__(self, broker_url: str, timeout_s: int) -> None:
-        self._options = _bounded(broker_url, timeout_s)
+    def __init__(self, broker_url: str, timeout_s: int, failed: Callable[[Sequence[Job]], None] | None = None) -> None:
+        """`failed` is told of jobs that the broker did not take; unset: nobody is."""
+        self._failed = failed
+        self._options = bounded_options(broker_url, timeout_s)
         self._forget()
         myself = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _forget_in_child(myself))
@@ -176,8 +190,18 @@ class Publisher:
             self._waiting.put_nowait(receipt)
         except queue.Full:
             log.warning("%d jobs wait for the broker already: these are left to their intents", MAX_WAITING)
+            self._tell(jobs)
             receipt.finish(False)
         return receipt
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for the broker."""
+        return self._waiting.qsize()
+
+    def _tell(self, jobs: Sequence[Job]) -> None:
+        if self._failed is not None:
+            self._failed(jobs)
 
     def close(self) -> None:
         """Post what waits, for at most a few seconds, and end the thread."""
@@ -212,16 +236,19 @@ class Publisher:
             messages.setdefault(task_of(job), []).append(job)
         try:
             for task, group in messages.items():
+                wired = [job.wire() for job in group]
                 app.send_task(
                     task,
-                    kwargs={"jobs": [job.wire() for job in group]},
+                    kwargs={"jobs": wired},
                     queue=QUEUE,
+                    headers={POSTED_AT: time.time_ns() // 1_000_000},
                     retry=True,
                     retry_policy=RETRIES,
                     # What monitors may show of it: ids and amounts are enough to find a job.
-                    kwargsrepr=f"{len(group)} jobs, first {group[0].request_id}",
+                    kwargsrepr=summary(wired),
                 )
         except Exception as error:  # noqa: BLE001, whatever a driver raises (a nack is no KombuError), the thread goes on
             log.warning("the broker did not take %d jobs, their intents stand: %s", len(jobs), error)
+            self._tell(jobs)
             return False
         return True

@@ -12,6 +12,7 @@ from sqlalchemy import (
     and_,
     case,
     cast,
+    delete,
     func,
     literal,
     or_,
@@ -21,9 +22,19 @@ from sqlalchemy import (
 from relay_billing.domain.accounts import AccountType
 from relay_billing.domain.changes import ADJUST, OPENING, TOP_UP
 from relay_billing.domain.sessions import State
-from relay_billing.schema import billing_ledger, billing_sessions, tokens, user_subscriptions, users
+from relay_billing.schema import (
+    billing_ledger,
+    billing_reconciliations,
+    billing_sessions,
+    tokens,
+    user_subscriptions,
+    users,
+)
+from relay_billing.store.commands import Command, Steps
 
 ROWS_AT_ONCE = 1_000
+KEPT_PROOFS = 1_000
+"""Proofs that are remembered; older ones go as new ones come."""
 
 FUNDING_ACCOUNTS = (AccountType.WALLET.value, AccountType.SUBSCRIPTION.value)
 
@@ -151,3 +162,12 @@ def drifts(engine: Engine, since_ms: int | None = None, user_id: int | None = No
             for row in connection.execute(proof):
                 what, of, expected, found = row
                 yield Drift(what, str(of), int(expected), int(found))
+
+
+def remember(finished_at: int, duration_ms: int, drifts: int, drift_quota: int) -> Steps[None]:
+    """Keep what a proof of all the books came to, and forget all but the last `KEPT_PROOFS`."""
+    table, c = billing_reconciliations, billing_reconciliations.c
+    row = {"finished_at": finished_at, "duration_ms": duration_ms, "drifts": drifts, "drift_quota": drift_quota}
+    newest = select(func.max(c.id)).scalar_subquery()
+    yield [Command(table.insert().values(row))]
+    yield [Command(delete(table).where(c.id <= newest - KEPT_PROOFS))]

@@ -188,6 +188,44 @@ billing_dead_letters = Table(
     Column("note", String(255)),
 )
 
+# What nobody has dealt with yet, found without the rest.
+_UNRESOLVED = billing_dead_letters.c.resolved_at.is_(None)
+Index(
+    "ix_billing_dead_letters_open",
+    billing_dead_letters.c.created_at,
+    postgresql_where=_UNRESOLVED,
+    sqlite_where=_UNRESOLVED,
+)
+
+# The last proofs of all the books, so that every process can tell when they were last proved and what came of it.
+billing_reconciliations = Table(
+    "billing_reconciliations",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("finished_at", BigInteger, nullable=False),
+    Column("duration_ms", BigInteger, nullable=False),
+    Column("drifts", BigInteger, nullable=False),
+    Column("drift_quota", BigInteger, nullable=False),
+)
+# What is to be told, and how it went. Rows are written with the movements they tell of, and only while webhooks are on.
+billing_webhooks = Table(
+    "billing_webhooks",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("event_id", String(64), nullable=False, unique=True),
+    Column("event", String(32), nullable=False),
+    Column("body", Text, nullable=False),
+    # pending, delivered, or failed: nobody took it, and it is not tried again.
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_at", BigInteger, nullable=False),
+    Column("last_error", String(255)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
+)
+_UNTOLD = billing_webhooks.c.state == "pending"
+Index("ix_billing_webhooks_due", billing_webhooks.c.next_at, postgresql_where=_UNTOLD, sqlite_where=_UNTOLD)
+
 # How often a job was handed out again after its worker was lost; a row goes when the job is applied.
 billing_deliveries = Table(
     "billing_deliveries",

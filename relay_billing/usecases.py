@@ -1,14 +1,15 @@
 """Every use case as the steps of one transaction: load, decide, write. The ledger and the async client run them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from relay_billing import deadletters, topups
+from relay_billing import deadletters, topups, webhooks
 from relay_billing.deadletters import Resolution
 from relay_billing.domain import holds, inputs, settlement
 from relay_billing.domain.changes import Book, Changes, SubscriptionTurn
 from relay_billing.domain.errors import BillingError, InvalidRequest, UnknownSession
+from relay_billing.domain.events import drift_event
 from relay_billing.domain.funding import FundingSource, turn_of
 from relay_billing.domain.jobs import Answer, Job, SettleJob
 from relay_billing.domain.policy import Policy
@@ -16,8 +17,10 @@ from relay_billing.domain.sessions import BillingSession, Intent, PreConsume
 from relay_billing.domain.topups import ToppedUp, TopUp
 from relay_billing.store import steps
 from relay_billing.store.commands import Steps
-from relay_billing.store.dialects import Dialect
+from relay_billing.store.dialects import AtOnce, Dialect
 from relay_billing.store.letters import count_delivery, dead_letters, deliveries_of, forget_delivery
+from relay_billing.store.notices import letters_noted, noted_once
+from relay_billing.webhooks import Webhook
 
 Clock = Callable[[], datetime]
 
@@ -34,15 +37,12 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
-    """A hold in one statement, and the session that it opens."""
+class Expired:
+    """Holds that nobody closed in time, and are closed now (semantics §8)."""
 
-    statement: tuple[str, dict[str, object]]
-    opens: BillingSession
-
-    def session(self, wallet: int) -> BillingSession:
-        """The session, now that the wallet before the hold is known."""
-        return replace(self.opens, user_quota=wallet)
+    holds: int
+    quota: int
+    """Quota that they held: given back, or kept where `hold_expiry` says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class UseCases:
     def _book(self) -> Book:
         return Book(self.policy, self.now_ms())
 
-    def usual(self, requests: Sequence[PreConsume]) -> Usual | None:
+    def at_once(self, requests: Sequence[PreConsume]) -> AtOnce | None:
         """How a lone request is held in one round trip where all is as usual; None: it is not."""
         if len(requests) != 1 or self.dialect.hold_at_once is None:
             return None
@@ -72,9 +72,7 @@ class UseCases:
             return None
         now = self.now_ms()
         assumed = holds.assume(self.policy, now, requests[0], self.funding)
-        if assumed is None:
-            return None
-        return Usual((self.dialect.hold_at_once, steps.at_once(assumed, now // 1000)), assumed.session)
+        return None if assumed is None else self.dialect.hold_at_once(assumed, now // 1000)
 
     def pre_consume(self, requests: Sequence[PreConsume]) -> Steps[list[BillingSession | BillingError]]:
         """Hold for each request in turn; a refused one leaves its neighbours alone."""
@@ -87,9 +85,9 @@ class UseCases:
                 answers[index] = error
         valid = [request for index, request in enumerate(requests) if index not in answers]
         if valid:
-            yield from steps.load_sessions(book, {each.request_id for each in valid}, lock=False)
+            asked, users = {each.request_id for each in valid}, {each.user_id for each in valid}
             keys = {each.token_id for each in valid if each.token_id is not None}
-            yield from steps.load_accounts(book, {each.user_id for each in valid}, keys)
+            yield from steps.load_for_holds(book, asked, users, keys)
         for index, request in enumerate(requests):
             if index not in answers:
                 answers[index] = self._hold(book, request)
@@ -143,20 +141,21 @@ class UseCases:
     def get(self, request_id: str) -> Steps[BillingSession]:
         """Read one session."""
         book = self._book()
-        yield from steps.load_sessions(book, {inputs.request_id(request_id)}, lock=False)
+        yield from steps.load_sessions(book, {inputs.request_id(request_id)})
         if request_id not in book.sessions:
             raise UnknownSession(request_id)
         return book.sessions[request_id]
 
-    def expire(self) -> Steps[tuple[int, int]]:
-        """Close one batch of holds that nobody closed; return how many were looked at, and how many closed."""
+    def expire(self) -> Steps[tuple[int, Expired]]:
+        """Close one batch of holds that nobody closed; return how many were looked at, and what was closed."""
         book = self._book()
         (found,) = yield [steps.expired_ids(book.now_ms, SWEEP_BATCH)]
         ids = sorted(row["request_id"] for row in found.rows)
         yield from steps.load_for_jobs(book, ids)
-        closed = sum(settlement.expire(book, request_id, self.funding) for request_id in ids)
+        closed = [each for each in ids if settlement.expire(book, each, self.funding)]
+        quota = sum(book.sessions[each].pre_consumed_quota for each in closed)
         yield from steps.write(book, self.dialect)
-        return len(ids), closed
+        return len(ids), Expired(len(closed), quota)
 
     def sweep_intents(self) -> Steps[list[Answer]]:
         """Apply one batch of intents whose message never came."""
@@ -191,7 +190,25 @@ class UseCases:
 
     def bury(self, letters: Sequence[deadletters.Letter]) -> Steps[None]:
         """Keep dead letters that no transition wrote: unknown sessions and messages that are no jobs."""
-        yield [dead_letters(self.dialect, letters, self.now_ms())]
+        now = self.now_ms()
+        told = [letters_noted(letters, now)] if self.policy.webhook_url and letters else []
+        yield [*told, dead_letters(self.dialect, letters, now)]
+
+    def tell_drift(self, findings: Sequence[Mapping[str, object]], count: int) -> Steps[None]:
+        """Note what a proof found; the same findings are noted once."""
+        yield [noted_once(self.dialect, drift_event(findings, count, self.now_ms()))]
+
+    def claim_webhooks(self, limit: int) -> Steps[list[Webhook]]:
+        """Take due events for sending, each once for as long as its next pause."""
+        return webhooks.claim(self.now_ms(), limit)
+
+    def close_webhook(self, webhook: Webhook, error: str | None) -> Steps[str]:
+        """Say how the sending of a claimed event went; None: it was taken."""
+        return webhooks.close(webhook, error, self.now_ms())
+
+    def retry_webhooks(self, ids: Sequence[int]) -> Steps[list[int]]:
+        """Try failed events again from now on."""
+        return webhooks.retry(ids, self.now_ms())
 
     def replay(self, letter_id: int) -> Steps[Resolution]:
         """Judge a dead letter's job afresh."""

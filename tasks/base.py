@@ -5,6 +5,7 @@ import json
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -15,9 +16,10 @@ from celery.exceptions import Reject
 from config.settings import Settings, load
 from relay_billing import deadletters
 from relay_billing.domain import inputs
-from relay_billing.domain.errors import BillingUnavailable, InvalidRequest
-from relay_billing.domain.jobs import Answer, Job, Outcome, check_message, parse, reason_of
+from relay_billing.domain.errors import BillingError, BillingUnavailable, InvalidRequest
+from relay_billing.domain.jobs import Answer, Job, Outcome, check_message, parse, summary
 from relay_billing.ledger import Ledger
+from relay_billing.publisher import POSTED_AT
 from relay_billing.store.drivers import engine_of
 from tasks import metrics
 
@@ -31,12 +33,21 @@ BACKOFF_S = (1, 2, 4, 8, 8, 8)
 """Seconds before each try again of a job whose session is not there; all below the visibility time-out."""
 WHOLE_DELIVERIES = 2
 """Times a message that came back is tried whole. After that its jobs are tried one by one, to find the poison."""
+MAX_TIME_MS = 2**53
+"""What a message may say of its time: what JSON numbers carry exactly."""
 MAX_DELIVERIES = 3
 """Times one job is tried by itself. One that has lost its worker that often is buried (semantics §9)."""
 
 
 def _key(task: str, jobs: Sequence[Job]) -> str:
     return hashlib.sha256(json.dumps([task, *(job.wire() for job in jobs)]).encode()).hexdigest()[:60]
+
+
+def _only(answers: Sequence[Answer]) -> dict[str, object]:
+    """What a line about a message says of its session, where it has but one."""
+    if len(answers) != 1:
+        return {}
+    return {"request_id": answers[0].job.request_id, "user_id": answers[0].user_id}
 
 
 class Books:
@@ -51,7 +62,9 @@ class Books:
         """The ledger and the settings it was made with."""
         if self._ledger is None or self._settings is None or self._pid != os.getpid():
             self._settings = load()
-            self._ledger = Ledger(engine_of(self._settings.database_url), self._settings.policy)
+            engine = engine_of(self._settings.database_url)
+            metrics.watch_pool(engine)
+            self._ledger = Ledger(engine, self._settings.policy)
             self._pid = os.getpid()
         return self._ledger, self._settings
 
@@ -96,6 +109,7 @@ class LedgerTask(Task):
                 "dead letter",
                 task=letter["task"],
                 request_id=letter["request_id"],
+                user_id=letter["user_id"],
                 reason=letter["reason"],
                 detail=letter["detail"],
                 quota=letter["quota"],
@@ -141,8 +155,11 @@ class LedgerTask(Task):
         if not jobs:
             return []
         answers = self._cautiously(task, jobs) if came_back else self._judge(task, jobs)
+        posted_at = self.posted_at
         for answer in answers:
-            self._count(task, answer)
+            self.count(task, answer, posted_at)
+        outcomes = Counter(answer.outcome.value for answer in answers)
+        log.info("message judged", task=task, jobs=len(jobs), outcomes=dict(outcomes), **_only(answers))
         return [answer for answer in answers if answer.outcome is Outcome.UNKNOWN_SESSION]
 
     def _judge(self, task: str, jobs: Sequence[Job]) -> list[Answer]:
@@ -154,9 +171,17 @@ class LedgerTask(Task):
         except Exception as error:
             if len(jobs) > 1:
                 return [answer for job in jobs for answer in self._judge(task, [job])]
-            log.exception("a job failed", task=task, request_id=jobs[0].request_id)
-            self.bury([deadletters.of_job(jobs[0], deadletters.ERROR, f"{type(error).__name__}: {error}")])
+            user_id = self._user_of(jobs[0])
+            log.exception("a job failed", task=task, request_id=jobs[0].request_id, user_id=user_id)
+            self.bury([deadletters.of_job(jobs[0], deadletters.ERROR, f"{type(error).__name__}: {error}", user_id)])
             return []
+
+    def _user_of(self, job: Job) -> int | None:
+        """Whose session it is; None where the books can't say, and then the letter goes without."""
+        try:
+            return self.ledger.get(job.request_id).user_id
+        except BillingError:
+            return None
 
     def _cautiously(self, task: str, jobs: Sequence[Job]) -> list[Answer]:
         """Judge a message that came back: something in it may have killed its worker, so deliveries are counted."""
@@ -173,33 +198,29 @@ class LedgerTask(Task):
         deliveries = self.patiently(lambda: self.ledger.count_delivery(key))
         if deliveries > MAX_DELIVERIES:
             detail = f"its worker was lost {MAX_DELIVERIES} times"
-            self.bury([deadletters.of_job(job, deadletters.POISON, detail)])
+            self.bury([deadletters.of_job(job, deadletters.POISON, detail, self._user_of(job))])
             answers = []
         else:
             answers = self._judge(task, [job])
         self.patiently(lambda: self.ledger.forget_delivery(key))
         return answers
 
-    def _count(self, task: str, answer: Answer) -> None:
-        outcome = answer.outcome
-        metrics.JOBS.labels(task, outcome.value).inc()
-        told = log.debug
-        if answer.differs:
-            metrics.JOBS.labels(task, Outcome.CONFLICT.value).inc()
-            told = log.warning
-        if outcome in (Outcome.CONFLICT, Outcome.PARKED):
-            # The ledger has buried it in the transaction that judged it.
-            metrics.DEAD_LETTERS.labels(reason_of(answer)).inc()
-            told = log.warning
-        if answer.token_error:
-            metrics.TOKEN_ERRORS.inc()
-            told = log.warning
-        told(
+    @property
+    def posted_at(self) -> int | None:
+        """When the message in hand was posted, in Unix milliseconds; None: it does not say."""
+        told = (self.request.headers or {}).get(POSTED_AT)
+        return told if isinstance(told, int) and 0 < told <= MAX_TIME_MS else None
+
+    def count(self, task: str, answer: Answer, posted_at: int | None) -> None:
+        """Count and log what became of one job."""
+        metrics.count_answer(task, answer, posted_at)
+        trouble = answer.differs or answer.token_error or answer.outcome in (Outcome.CONFLICT, Outcome.PARKED)
+        (log.warning if trouble else log.debug)(
             "job",
             task=task,
             request_id=answer.job.request_id,
             user_id=answer.user_id,
-            outcome=outcome.value,
+            outcome=answer.outcome.value,
             detail=answer.detail,
         )
 
@@ -213,4 +234,4 @@ class LedgerTask(Task):
             return
         jobs = [answer.job.wire() for answer in unknown]
         log.info("no session yet, trying again", task=self.name, jobs=len(jobs), tried=tried)
-        raise self.retry(kwargs={"jobs": jobs}, countdown=BACKOFF_S[tried], max_retries=None)
+        raise self.retry(kwargs={"jobs": jobs}, kwargsrepr=summary(jobs), countdown=BACKOFF_S[tried], max_retries=None)

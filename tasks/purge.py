@@ -1,5 +1,7 @@
 """`billing.purge`: removes what was closed long ago, and carries its sum forward (semantics §10)."""
 
+import time
+
 import structlog
 from celery import shared_task
 
@@ -17,5 +19,7 @@ def purge(self: LedgerTask) -> None:
     days = self.books.open()[1].retention_days
     removed = self.patiently(lambda: self.ledger.purge(days * DAY_S))
     metrics.SWEPT.labels("purged_sessions").inc(removed)
+    told = self.patiently(lambda: self.ledger.purge_webhooks(int((time.time() - days * DAY_S) * 1000)))
+    metrics.SWEPT.labels("purged_webhooks").inc(told)
     if removed:
         log.info("purged", sessions=removed, older_than_days=days)

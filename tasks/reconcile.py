@@ -1,8 +1,11 @@
 """`billing.reconcile`: proves the books, repairs nothing (semantics §10)."""
 
+from dataclasses import asdict
+
 import structlog
 from celery import shared_task
 
+from relay_billing.domain.events import MAX_DRIFTS_TOLD
 from tasks import metrics
 from tasks.base import LedgerTask
 
@@ -16,4 +19,7 @@ def reconcile(self: LedgerTask) -> None:
     metrics.DRIFTS.inc(len(found))
     for drift in found:
         log.error("drift", what=drift.what, id=drift.id, expected=drift.expected, found=drift.found)
+    if found:
+        first = [asdict(each) for each in found[:MAX_DRIFTS_TOLD]]
+        self.patiently(lambda: self.ledger.tell_drift(first, len(found)))
     log.info("reconciled", drifts=len(found))

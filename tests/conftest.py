@@ -2,7 +2,14 @@
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.databases", "tests.fixtures.brokers", "tests.fixtures.workers"]
+pytest_plugins = [
+    "tests.fixtures.databases",
+    "tests.fixtures.brokers",
+    "tests.fixtures.workers",
+    "tests.fixtures.flower",
+    "tests.fixtures.browser",
+    "tests.fixtures.receiver",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,20 +1,58 @@
 """The app that `celery -A worker` finds. Tasks are listed by name, never discovered."""
 
+import os
+import signal
+import sys
+
 from celery import Celery, signals
 
 from config.celery import options
-from worker import health, logs, startup
+from worker import counting, health, logs, remote, startup
+from worker.signs import Sign, Stage
 
-TASKS = ("tasks.settle", "tasks.refund", "tasks.sweep", "tasks.subscriptions", "tasks.reconcile", "tasks.purge")
+TASKS = (
+    "tasks.settle",
+    "tasks.refund",
+    "tasks.sweep",
+    "tasks.subscriptions",
+    "tasks.reconcile",
+    "tasks.purge",
+    "tasks.webhooks",
+)
 
 settings = startup.settings()
+# Before the tasks are imported, and their counters made.
+counts = counting.prepare(settings.var_dir) if settings.metrics_port else None
+sign = Sign(settings.var_dir)
 app = Celery("worker", include=TASKS)
 app.conf.update(options(settings))
+
+if "flower.command" in sys.modules:
+    # The `celery` command has brought it; elsewhere nobody needs a web server.
+    from worker import flower
+
+    flower.register(settings)
+
+
+@app.on_after_finalize.connect
+def _only_ours(sender: Celery, **_: object) -> None:
+    # Celery brings tasks of its own (celery.chord, celery.backend_cleanup ...), which anybody could post to the queue.
+    for name in [each for each in sender.tasks if not each.startswith("billing.")]:
+        sender.tasks.unregister(name)
+
+
+@signals.worker_init.connect
+def _restrict(**_: object) -> None:
+    remote.restrict()
 
 
 @signals.setup_logging.connect
 def _log(**_: object) -> None:
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, (settings.database_url, settings.broker_url))
+
+
+signals.task_prerun.connect(logs.begin_task)
+signals.task_postrun.connect(logs.end_task)
 
 
 @signals.worker_init.connect
@@ -23,9 +61,39 @@ def _check(**_: object) -> None:
     startup.check_database(settings)
 
 
+@signals.worker_init.connect
+def _consume(**_: object) -> None:
+    # Not before: beat and Flower have no consumer, and its module brings the tasks.
+    from worker.consumer import readiness
+
+    app.steps["consumer"].add(readiness(sign))
+
+
 @signals.worker_ready.connect
 def _worker_lives(**_: object) -> None:
-    health.beat_forever(health.heartbeat_file(settings.var_dir, "worker"))
+    health.beat_forever(health.heartbeat_file(settings.var_dir, "worker"), _look_around)
+    if counts is not None:
+        from worker import exposition
+
+        exposition.serve(settings, counts, lambda: sign.stage is Stage.CONSUMING)
+
+
+def _look_around() -> None:
+    sign.touch()
+    if sign.stage is not Stage.DRAINING and sign.asked_to_drain():
+        sign.say(Stage.DRAINING)
+        # Celery's own warm end: no more jobs are taken, those in hand are finished, the rest goes back to the broker.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@signals.worker_shutting_down.connect
+def _worker_drains(**_: object) -> None:
+    sign.say(Stage.DRAINING)
+
+
+@signals.worker_shutdown.connect
+def _worker_ends(**_: object) -> None:
+    sign.remove()
 
 
 @signals.beat_init.connect

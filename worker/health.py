@@ -3,9 +3,10 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-INTERVAL_S = 5.0
+INTERVAL_S = 1.0
 STALE_AFTER_S = 30.0
 
 
@@ -14,13 +15,18 @@ def heartbeat_file(var_dir: str, role: str) -> Path:
     return Path(var_dir) / f"{role}.heartbeat"
 
 
-def beat_forever(file: Path) -> None:
-    """Touch `file` every few seconds from a thread of its own, as long as this process lives."""
+def beat_forever(file: Path, also: Callable[[], None] | None = None) -> None:
+    """Touch `file` every second from a thread of its own, as long as this process lives.
+
+    `also` is called each time; unset: nothing is.
+    """
     stop = threading.Event()
 
     def touch() -> None:
         while not stop.wait(INTERVAL_S):
             file.touch()
+            if also is not None:
+                also()
 
     file.touch()
     threading.Thread(target=touch, name="heartbeat", daemon=True).start()

@@ -142,12 +142,13 @@ class Book:
                     # A note about a user who is gone, or was never known.
                     return 0
                 wallet = self.wallets[of]
-                self.wallets[of] = replace(wallet, quota=wallet.quota + amount)
+                self.wallets[of] = Wallet(of, wallet.quota + amount)
                 return wallet.quota + amount
             case AccountType.TOKEN:
                 token = self.tokens[of]
-                self.tokens[of] = replace(token, remain_quota=token.remain_quota + amount)
-                return token.remain_quota + amount
+                left = token.remain_quota + amount
+                self.tokens[of] = Token(of, token.user_id, left, token.unlimited_quota)
+                return left
             case AccountType.SUBSCRIPTION:
                 subscription = self.subscriptions[of]
                 self.subscriptions[of] = replace(subscription, amount_used=subscription.amount_used - amount)

@@ -1,12 +1,12 @@
 """How a hold begins and grows: replay, preference, trust, pre-consume, reserve (semantics §3, §4)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from relay_billing.domain import inputs, tokens
-from relay_billing.domain.accounts import Token, Wallet
+from relay_billing.domain.accounts import Subscription, Token, Wallet
 from relay_billing.domain.changes import PRE_CONSUME, RESERVE, Book, Changes
 from relay_billing.domain.errors import IdempotencyConflict, InsufficientUserQuota, UnknownSession
-from relay_billing.domain.funding import FundingSource, WalletFunding, chain_of, source_of
+from relay_billing.domain.funding import FundingSource, SubscriptionFunding, WalletFunding, chain_of, source_of
 from relay_billing.domain.policy import Policy
 from relay_billing.domain.sessions import BillingSession, PreConsume, State
 
@@ -35,37 +35,66 @@ def pre_consume(book: Book, request: PreConsume, sources: tuple[FundingSource, .
 
 @dataclass(frozen=True, slots=True)
 class Assumed:
-    """A hold as it is taken where all is as usual, and what must be so for that; `session.user_quota` is not known."""
+    """A hold as it is taken where all is as usual, in each shape that it may have; the rows choose among them.
 
-    session: BillingSession
-    hold: int
+    What only the rows know is left out of the sessions: `taken` puts it in. None: that shape can't be.
+    """
+
     trust_quota: int
-    """Wallet and token must not both have more: that user would be trusted; 0: nobody is."""
-    no_subscription: bool
-    """Only where the user has no active subscription: it would have been asked first."""
+    """A wallet and a token that both have more make it trusted; 0: nobody is."""
+    wallet_rest: int
+    """Quota that the wallet must have left after the hold; with less, somebody may have to be told."""
+    subscription_rest: int
+    """The same of a subscription that has a total, in percent of it: more than this must be left."""
+    wallet: BillingSession | None
+    """With nothing to ask before the wallet: held there and on the token."""
+    trusted: BillingSession | None
+    subscription: BillingSession | None
+    """Held on the active subscription that ends first, its calendar standing still."""
+
+    def taken(self, shape: str, **known: object) -> BillingSession:
+        """The session of a shape, with what the rows knew."""
+        session: BillingSession = getattr(self, shape)
+        return session.changed(**known)
 
 
 def assume(policy: Policy, now_ms: int, request: PreConsume, sources: tuple[FundingSource, ...]) -> Assumed | None:
-    """Decide a hold for a wallet and a token that have just enough; None: only the rows can tell (semantics §3).
+    """Decide a hold for accounts that have just enough; None: only the rows can tell (semantics §3).
 
-    The same decision is made for every wallet and token that meet the guards: they differ in nothing it looks at.
+    The same decision is made for all accounts that meet the same guards: they differ in nothing that it looks at.
     """
     chain = chain_of(request.preference, sources)
-    asks_wallet = chain.sources[-1 if chain.preference == "subscription_first" else 0]
+    first, last = chain.sources[0], chain.sources[-1]
     trusting = policy.trust_quota > 0 and not request.force_pre_consume
-    if type(asks_wallet) is not WalletFunding or request.token_id is None or request.quota == 0:
+    if request.token_id is None or request.quota == 0 or (trusting and request.quota > policy.trust_quota):
         return None
-    if trusting and request.quota > policy.trust_quota:
+    asks_subscription = type(first) is SubscriptionFunding
+    asks_wallet = type(first) is WalletFunding or (asks_subscription and type(last) is WalletFunding)
+    if not (asks_wallet or asks_subscription):
         return None
-    wallet, token = (
-        Wallet(request.user_id, request.quota),
-        Token(request.token_id, request.user_id, request.quota, False),
-    )
-    rows = Book(policy, now_ms, wallets={wallet.id: wallet}, tokens={token.id: token})
-    session = _hold(rows, request, chain.preference, asks_wallet).session
-    assert session is not None
     limit = policy.trust_quota if trusting else 0
-    return Assumed(session, request.quota, limit, chain.preference == "subscription_first")
+
+    def decide(source: FundingSource, enough: int) -> BillingSession:
+        wallet = Wallet(request.user_id, enough)
+        token = Token(request.token_id or 0, request.user_id, enough, False)
+        rows = Book(policy, now_ms, wallets={wallet.id: wallet}, tokens={token.id: token})
+        rows.subscriptions[1] = Subscription(1, request.user_id, 0, enough, 0, "active", 0, rows.now + 1, 0, 0)
+        session = _hold(rows, request, chain.preference, source).session
+        assert session is not None
+        return session
+
+    of_wallet = last if asks_subscription else first
+    # With a limit on trusted sessions in flight, these have to be counted first.
+    counted = bool(limit) and bool(policy.trust_max_inflight)
+    told = bool(policy.webhook_url)
+    return Assumed(
+        limit,
+        policy.wallet_low_quota + 1 if told else 0,
+        policy.subscription_low_percent if told else -1,
+        decide(of_wallet, request.quota) if asks_wallet else None,
+        decide(of_wallet, limit + 1) if asks_wallet and limit and not counted else None,
+        decide(first, request.quota) if asks_subscription else None,
+    )
 
 
 def _check_replay(known: BillingSession, request: PreConsume, preference: str) -> None:
@@ -100,13 +129,10 @@ def _hold(book: Book, request: PreConsume, preference: str, source: FundingSourc
         trusted=plan.trusted,
         created_at=book.now_ms,
         expires_at=book.now_ms + ttl * 1000,
+        **taken.remembered,  # type: ignore[arg-type]
     )
     token_leg = tokens.hold(request.request_id, request.token_id, plan.hold, PRE_CONSUME)
-    return Changes(
-        replace(session, **dict(taken.remembered)),  # type: ignore[arg-type]
-        (*taken.movements, *token_leg),
-        turn=taken.turn,
-    )
+    return Changes(session, (*taken.movements, *token_leg), turn=taken.turn)
 
 
 def reserve(book: Book, request_id: str, target_quota: int, sources: tuple[FundingSource, ...]) -> Changes:
@@ -127,8 +153,7 @@ def reserve(book: Book, request_id: str, target_quota: int, sources: tuple[Fundi
     tokens.check(book, session.user_id, session.token_id, extra)
     step = session.reserves + 1
     movements = source.take_raise(book, session, extra, RESERVE, step)
-    raised = replace(
-        session,
+    raised = session.changed(
         pre_consumed_quota=target_quota,
         token_consumed=session.token_consumed + (0 if session.token_id is None else extra),
         subscription_post_delta=session.subscription_post_delta + (0 if session.subscription_id is None else extra),

@@ -1,5 +1,7 @@
 """Checks of what callers hand in: each returns its value, or names the field that is wrong (semantics §3)."""
 
+import re
+
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.money import MAX_QUOTA
 
@@ -9,6 +11,8 @@ MAX_REASON = 64
 MAX_ID = 2**63 - 1
 MAX_BATCH = 500
 """Items of one batch: one transaction, and one message on the queue (semantics §9)."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def whole(field: str, value: object, low: int, high: int) -> int:
@@ -36,7 +40,7 @@ def text(field: str, value: object, shortest: int, longest: int) -> str:
         raise InvalidRequest(field, f"must be text, got {type(value).__name__} {value!r:.80}")
     if not shortest <= len(value) <= longest:
         raise InvalidRequest(field, f"must have {shortest} to {longest} characters, got {len(value)}")
-    if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if "\x00" in value or not (value.isascii() or _SURROGATE.search(value) is None):
         raise InvalidRequest(field, "must not contain NUL or surrogate characters")
     return value
 

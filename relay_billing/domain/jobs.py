@@ -8,6 +8,8 @@ from relay_billing.domain import inputs
 from relay_billing.domain.errors import InvalidRequest
 
 QUEUE = "billing"
+WEBHOOKS_QUEUE = "billing.webhooks"
+"""Of deliveries to the operator's webhook, and the name of their task: so that they never delay money."""
 SETTLE_TASK = "billing.settle"
 REFUND_TASK = "billing.refund"
 
@@ -84,6 +86,12 @@ class Answer:
     """A duplicate settle that names another amount: the first one stands."""
     token_error: str | None = None
     """A settle whose token leg could not be done: its token is gone."""
+    moved: int = 0
+    """Quota that a settle has charged, or that a refund has given back; 0: nothing moved."""
+    held_at: int | None = None
+    """When the session began, in Unix milliseconds; None: there is none."""
+    intended_at: int | None = None
+    """When the relay recorded what it wants, in Unix milliseconds; None: it did not."""
 
 
 def reason_of(answer: Answer) -> str:
@@ -117,3 +125,20 @@ def check_message(jobs: object) -> Sequence[object]:
         raise InvalidRequest("jobs", f"must be a list, got {type(jobs).__name__}")
     inputs.batch("jobs", len(jobs))
     return jobs
+
+
+def summary(jobs: object) -> str:
+    """What monitors may show of a message's `jobs`: how many, the first one's id, the total quota of settles.
+
+    Enough to find them, however many there are; anything that is not a job's id or amount is left out.
+    """
+    items = [each for each in jobs if isinstance(each, Mapping)] if isinstance(jobs, list) else []
+    if not items:
+        return "no jobs"
+    try:
+        first = f", first {inputs.request_id(items[0].get('request_id'))}"
+    except InvalidRequest:
+        first = ""
+    amounts = [each["actual_quota"] for each in items if type(each.get("actual_quota")) is int]
+    total = f", {sum(amounts)} quota" if amounts else ""
+    return f"{len(items)} job{'s' if len(items) > 1 else ''}{first}{total}"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from datetime import UTC, tzinfo
 from enum import StrEnum
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from relay_billing.domain import inputs
@@ -10,6 +11,7 @@ from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.money import MAX_QUOTA
 
 MAX_SECONDS = 10 * 366 * 86_400
+MAX_URL = 2_048
 
 
 class SubscriptionOverflow(StrEnum):
@@ -63,6 +65,12 @@ class Policy:
     """Seconds a settle or refund may wait for the broker (§9)."""
     intent_grace: int = 30
     """Seconds an intent may wait for its message before the sweep applies it (§9)."""
+    webhook_url: str = ""
+    """Where events are told, `http://` or `https://`; unset: nothing is told, and nothing is written to be told."""
+    wallet_low_quota: int = 500_000
+    """Quota. A wallet that falls to it, or below, is told as `wallet.low`; 0: only that it is used up. 1 USD."""
+    subscription_low_percent: int = 10
+    """Percent. A subscription with no more than that left is told as `subscription.low`; 0: never."""
 
     def __post_init__(self) -> None:
         inputs.quota("trust_quota", self.trust_quota)
@@ -72,6 +80,9 @@ class Policy:
         inputs.flag("record_usage", self.record_usage)
         inputs.whole("publish_timeout", self.publish_timeout, 1, 60)
         inputs.whole("intent_grace", self.intent_grace, 0, MAX_SECONDS)
+        inputs.whole("wallet_low_quota", self.wallet_low_quota, 0, MAX_QUOTA)
+        inputs.whole("subscription_low_percent", self.subscription_low_percent, 0, 99)
+        self._check_webhook_url()
         for field, words in (
             ("hold_expiry", HoldExpiry),
             ("subscription_overflow", SubscriptionOverflow),
@@ -82,6 +93,20 @@ class Policy:
                 raise InvalidRequest(field, f"must be one of {', '.join(words)}, got {value!r:.80}")
             object.__setattr__(self, field, words(value))
         _ = self.zone
+
+    def _check_webhook_url(self) -> None:
+        # The URL itself is left out of the message: its path may be a secret.
+        if not inputs.text("webhook_url", self.webhook_url, 0, MAX_URL):
+            return
+        try:
+            parts = urlsplit(self.webhook_url)
+            named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            parts, named = urlsplit(""), False
+        if not named or not self.webhook_url.isascii() or any(each <= " " for each in self.webhook_url):
+            raise InvalidRequest("webhook_url", "must be like https://host/path, in ASCII without spaces")
+        if parts.username is not None or parts.password is not None:
+            raise InvalidRequest("webhook_url", "must hold no user or password: events are signed instead")
 
     @property
     def zone(self) -> tzinfo:

@@ -34,13 +34,21 @@ def apply(book: Book, job: Job, sources: tuple[FundingSource, ...]) -> Answer:
 
 def _answer(session: BillingSession, job: Job, outcome: Outcome, detail: str = "", *, differs: bool = False) -> Answer:
     stake = job.actual_quota if isinstance(job, SettleJob) else session.pre_consumed_quota
-    return Answer(job, outcome, detail, session.user_id, stake, differs)
+    return Answer(
+        job,
+        outcome,
+        detail,
+        session.user_id,
+        stake,
+        differs,
+        held_at=session.created_at,
+        intended_at=session.intent_at,
+    )
 
 
 def _park(session: BillingSession, job: Job, parked: Parked) -> tuple[Changes, Answer]:
     """Nothing moves. The intent is spent: the dead letter has the job, and the next one is judged afresh."""
-    kept = replace(
-        session,
+    kept = session.changed(
         parked=True,
         parked_reason=parked.reason.value,
         intent=None,
@@ -86,7 +94,7 @@ def _settle(
     delta = job.actual_quota - (0 if late else session.pre_consumed_quota)
     funding = source_of(session, sources).settle(book, session, delta)
     if session.subscription_id is not None:
-        session = replace(session, subscription_post_delta=session.subscription_post_delta + delta)
+        session = session.changed(subscription_post_delta=session.subscription_post_delta + delta)
     token_delta = job.actual_quota - (0 if late else session.token_consumed)
     changes = _settled(book, session, job.actual_quota, token_delta, job.reason, funding)
     return changes, _done(changes, job, Outcome.LATE if late else Outcome.APPLIED)
@@ -105,7 +113,8 @@ def _done(changes: Changes, job: SettleJob, outcome: Outcome) -> Answer:
     """The answer to a settle that was applied; a token that was gone is told."""
     settled = changes.session
     assert settled is not None
-    return replace(_answer(settled, job, outcome, settled.token_error or ""), token_error=settled.token_error)
+    answer = _answer(settled, job, outcome, settled.token_error or "")
+    return replace(answer, token_error=settled.token_error, moved=settled.actual_quota or 0)
 
 
 def _settled(
@@ -123,8 +132,7 @@ def _settled(
         token_leg = (Movement(session.request_id, AccountType.TOKEN, session.token_id, SETTLE, -token_delta),)
     counted = book.policy.record_usage and session.user_id in book.wallets
     return Changes(
-        replace(
-            session,
+        session.changed(
             state=State.SETTLED,
             actual_quota=actual,
             reason=reason,
@@ -139,7 +147,7 @@ def _settled(
 
 
 def _closed(book: Book, session: BillingSession, state: State, reason: str | None) -> BillingSession:
-    return replace(session, state=state, reason=reason, parked=False, parked_reason=None, closed_at=book.now_ms)
+    return session.changed(state=state, reason=reason, parked=False, parked_reason=None, closed_at=book.now_ms)
 
 
 def _refund(
@@ -153,7 +161,8 @@ def _refund(
     refunded = _closed(book, session, State.REFUNDED, job.reason)
     if session.state is State.EXPIRED:
         return Changes(refunded), _answer(session, job, Outcome.APPLIED)
-    return Changes(refunded, _hold_back(book, session, sources, REFUND)), _answer(session, job, Outcome.APPLIED)
+    answer = replace(_answer(session, job, Outcome.APPLIED), moved=session.pre_consumed_quota)
+    return Changes(refunded, _hold_back(book, session, sources, REFUND)), answer
 
 
 def _hold_back(

@@ -1,7 +1,6 @@
 """`column among a list of ids`, as one parameter: one statement text, and one plan, whatever the length of the list."""
 
 import json
-from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Boolean, ColumnElement, Dialect, Text, TypeDecorator, bindparam
@@ -34,14 +33,14 @@ class IdList(TypeDecorator[list[Id]]):
 
 
 class among(FunctionElement[bool]):  # noqa: N801
-    """Whether a column's value is one of `ids`."""
+    """Whether a column's value is one of the list that the parameter `name` holds."""
 
     type = Boolean()
     name = "among"
     inherit_cache = True
 
-    def __init__(self, column: ColumnElement[Any], ids: Collection[Id]) -> None:
-        super().__init__(column, bindparam(None, sorted(ids), type_=IdList(column.type), unique=True))
+    def __init__(self, column: ColumnElement[Any], name: str) -> None:
+        super().__init__(column, bindparam(name, type_=IdList(column.type)))
 
 
 @compiles(among)

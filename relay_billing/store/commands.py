@@ -2,9 +2,9 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Executable, Insert, RowMapping, Update
+from sqlalchemy import Executable, Insert, Update
 
 T = TypeVar("T")
 Rows = Sequence[Mapping[str, object]]
@@ -18,13 +18,20 @@ class Command:
     parameters: Mapping[str, object] | Rows | None = None
     touches: int | None = None
     """Rows that it must touch; None: as many as it likes."""
+    constant: bool = False
+    """The statement is one of a fixed few, compiled once; with its like it may be sent in one round trip."""
+
+
+def constant(statement: Executable, **parameters: object) -> Command:
+    """A constant statement with its parameters."""
+    return Command(statement, parameters, constant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a command brought: its rows, or how many rows it touched."""
+    """What a command brought: its rows by column name, or how many rows it touched."""
 
-    rows: Sequence[RowMapping]
+    rows: Sequence[Mapping[str, Any]]
     count: int
 
 

@@ -3,152 +3,50 @@
 A generator yields lists of commands and is sent a list of answers; `drivers` runs it on a connection, sync or async.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
+from operator import attrgetter
+from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, RowMapping, Select, bindparam, func, or_, select, update
+from sqlalchemy import or_, select
 
 from relay_billing.domain.accounts import AccountType, Plan, Subscription, Token, Wallet
 from relay_billing.domain.changes import Book
 from relay_billing.domain.errors import UpdateDataError
-from relay_billing.domain.holds import Assumed
+from relay_billing.domain.events import events_of
 from relay_billing.domain.sessions import BillingSession, Intent, State
-from relay_billing.schema import (
-    billing_ledger,
-    billing_sessions,
-    subscription_plans,
-    tokens,
-    user_subscriptions,
-    users,
-)
-from relay_billing.store.among import among
-from relay_billing.store.commands import Command, Load, Reply, Rows
+from relay_billing.schema import billing_sessions, subscription_plans, user_subscriptions
+from relay_billing.store import statements
+from relay_billing.store.commands import Command, Load, Reply, Rows, constant
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.letters import dead_letters, letter_of
+from relay_billing.store.notices import letters_noted, noted
+from relay_billing.store.statements import MUTABLE, OPENING_COLUMNS, SESSION_COLUMNS
 
-SESSION_COLUMNS = tuple(field.name for field in fields(BillingSession))
-# What a transition may change; the rest of the row is what pre-consume made of it.
-MUTABLE = (
-    "state",
-    "pre_consumed_quota",
-    "token_consumed",
-    "subscription_post_delta",
-    "reserves",
-    "actual_quota",
-    "reason",
-    "token_error",
-    "parked",
-    "parked_reason",
-    "intent",
-    "intent_quota",
-    "intent_reason",
-    "intent_at",
-    "closed_at",
-)
+NOTHING = Reply((), 0)
 
 
-def _given(name: str, like: ColumnElement[object]) -> BindParameter[object]:
-    """A parameter of the type of a column."""
-    return bindparam(name, type_=like.type)
-
-
-# Constant, so that each is compiled once. Deltas, never balances.
-OPEN_SESSION = billing_sessions.insert()
-ADD_ENTRY = billing_ledger.insert()
-_S, _U, _T, _B = billing_sessions.c, users.c, tokens.c, user_subscriptions.c
-MOVE_SESSION = (
-    update(billing_sessions)
-    .where(_S.request_id == _given("of", _S.request_id), _S.state == _given("was", _S.state))
-    .values({name: _given(f"to_{name}", _S[name]) for name in MUTABLE})
-)
-WRITE_INTENT = (
-    update(billing_sessions)
-    .where(
-        _S.request_id == _given("of", _S.request_id),
-        _S.intent.is_(None),
-        # Not IN: a list inside can't be sent with many sets of parameters.
-        or_(*(_S.state == state.value for state in (State.PRECONSUMED, State.EXPIRED, State.FUNDING_SETTLED))),
-    )
-    # A parked session is judged afresh by what comes now, the sweep included.
-    .values(
-        intent=_given("to", _S.intent),
-        intent_quota=_given("quota_", _S.intent_quota),
-        intent_reason=_given("reason_", _S.intent_reason),
-        intent_at=_given("at", _S.intent_at),
-        parked=False,
-    )
-)
-MOVE_WALLET = (
-    update(users)
-    .where(_U.id == _given("of", _U.id))
-    .values(
-        quota=_U.quota + _given("delta", _U.quota),
-        used_quota=_U.used_quota + _given("used", _U.quota),
-        request_count=_U.request_count + _given("requests", _U.quota),
-    )
-)
-MOVE_SUBSCRIPTION = (
-    update(user_subscriptions)
-    .where(_B.id == _given("of", _B.id))
-    .values(
-        amount_used=_B.amount_used - _given("delta", _B.amount_used),
-        last_reset_time=_given("last", _B.last_reset_time),
-        next_reset_time=_given("next", _B.next_reset_time),
-        status=_given("to_status", _B.status),
-    )
-)
-MOVE_TOKEN = (
-    update(tokens)
-    .where(_T.id == _given("of", _T.id))
-    .values(
-        remain_quota=_T.remain_quota + _given("delta", _T.remain_quota),
-        used_quota=_T.used_quota - _given("delta", _T.remain_quota),
-    )
-)
-
-
-def _locked(statement: Select[tuple[object, ...]]) -> Command:
-    # NO KEY UPDATE: nothing here changes a primary key, so rows that only refer to these need not wait.
-    return Command(statement.with_for_update(key_share=True))
-
-
-def _session_rows(request_ids: Collection[str]) -> Select[tuple[object, ...]]:
-    c = billing_sessions.c
-    return select(billing_sessions).where(among(c.request_id, request_ids)).order_by(c.request_id)
-
-
-def _users(ids: Collection[int]) -> Command:
-    statement = select(users.c.id, users.c.quota).where(among(users.c.id, ids)).order_by(users.c.id)
-    return _locked(statement)
-
-
-def _subscriptions(clause: Select[tuple[object, ...]]) -> Command:
-    return _locked(clause.order_by(user_subscriptions.c.id))
-
-
-def _tokens(ids: Collection[int]) -> Command:
-    c = tokens.c
-    statement = select(c.id, c.user_id, c.remain_quota, c.unlimited_quota).where(among(c.id, ids)).order_by(c.id)
-    return _locked(statement)
-
-
-def load_accounts(book: Book, user_ids: Collection[int], token_ids: Collection[int]) -> Load:
+def load_accounts(book: Book, user_ids: Collection[int], token_ids: Collection[int]) -> list[Command]:
     """Lock all that a pre-consume of these users may take from: wallets, subscriptions with their plans, tokens."""
-    c = user_subscriptions.c
-    usable = select(user_subscriptions).where(among(c.user_id, user_ids), c.status == "active")
-    plan_ids = select(c.plan_id).where(among(c.user_id, user_ids), c.status == "active")
+    ids = sorted(user_ids)
     commands = [
-        _users(user_ids),
-        _subscriptions(usable.where(c.end_time > book.now)),
-        _tokens(token_ids),
-        Command(_plan_rows().where(subscription_plans.c.id.in_(plan_ids))),
+        constant(statements.LOCK_USERS, ids=ids),
+        constant(statements.LOCK_ACTIVE_SUBSCRIPTIONS, ids=ids, now=book.now),
+        constant(statements.LOCK_TOKENS, ids=sorted(token_ids)),
+        constant(statements.PLANS_OF_ACTIVE, ids=ids, now=book.now),
     ]
     if book.policy.trust_max_inflight:
-        s = billing_sessions.c
-        trusted = select(s.user_id, func.count().label("open"))
-        where = (among(s.user_id, user_ids), s.state == State.PRECONSUMED.value, s.trusted)
-        commands.append(Command(trusted.where(*where).group_by(s.user_id)))
-    wallets, subscriptions, keys, plans, *counts = yield commands
+        commands.append(constant(statements.TRUSTED_OPEN, ids=ids))
+    return commands
+
+
+def load_for_holds(
+    book: Book, request_ids: Collection[str], user_ids: Collection[int], token_ids: Collection[int]
+) -> Load:
+    """Read the sessions that may be replayed, and lock the accounts, all in one list."""
+    read = constant(statements.READ_SESSIONS, ids=sorted(request_ids))
+    found, wallets, subscriptions, keys, plans, *counts = yield [read, *load_accounts(book, user_ids, token_ids)]
+    _fill_sessions(book, found)
     fill_accounts(book, wallets, subscriptions, keys)
     book.plans.update({row["id"]: Plan(**row) for row in plans.rows})
     for reply in counts:
@@ -157,13 +55,8 @@ def load_accounts(book: Book, user_ids: Collection[int], token_ids: Collection[i
 
 def load_wallets(book: Book, user_ids: Collection[int]) -> Load:
     """Lock wallets alone."""
-    (wallets,) = yield [_users(user_ids)]
-    fill_accounts(book, wallets, Reply((), 0), Reply((), 0))
-
-
-def _plan_rows() -> Select[tuple[object, ...]]:
-    c = subscription_plans.c
-    return select(c.id, c.title, c.quota_reset_period, c.quota_reset_custom_seconds)
+    (wallets,) = yield [constant(statements.LOCK_USERS, ids=sorted(user_ids))]
+    fill_accounts(book, wallets, NOTHING, NOTHING)
 
 
 def fill_accounts(book: Book, wallets: Reply, subscriptions: Reply, keys: Reply) -> None:
@@ -177,7 +70,7 @@ def fill_accounts(book: Book, wallets: Reply, subscriptions: Reply, keys: Reply)
         book.tokens[row["id"]] = Token(**values)
 
 
-def session_of(row: RowMapping) -> BillingSession:
+def session_of(row: Mapping[str, Any]) -> BillingSession:
     """Make the domain's value of a row of `billing_sessions`."""
     values = {name: row[name] for name in SESSION_COLUMNS}
     values["state"] = State(row["state"])
@@ -185,27 +78,28 @@ def session_of(row: RowMapping) -> BillingSession:
     return BillingSession(**values)
 
 
-def load_sessions(book: Book, request_ids: Collection[str], *, lock: bool) -> Load:
-    """Read sessions into the book. A replay only reads them; every transition locks them first."""
-    rows = _session_rows(request_ids)
-    (found,) = yield [_locked(rows) if lock else Command(rows)]
+def _fill_sessions(book: Book, found: Reply) -> None:
     book.sessions.update({row["request_id"]: session_of(row) for row in found.rows})
 
 
+def load_sessions(book: Book, request_ids: Collection[str]) -> Load:
+    """Read sessions into the book, as a replay does; a transition locks them with `load_for_jobs`."""
+    (found,) = yield [constant(statements.READ_SESSIONS, ids=sorted(request_ids))]
+    _fill_sessions(book, found)
+
+
 def load_for_jobs(book: Book, request_ids: Collection[str]) -> Load:
-    """Lock sessions, then the accounts that they were paid from."""
-    yield from load_sessions(book, request_ids, lock=True)
-    sessions = book.sessions.values()
-    if not sessions:
-        return
-    own = {session.subscription_id for session in sessions if session.subscription_id is not None}
-    keys = {session.token_id for session in sessions if session.token_id is not None}
-    replies = yield [
-        _users({session.user_id for session in sessions}),
-        _subscriptions(select(user_subscriptions).where(among(user_subscriptions.c.id, own))),
-        _tokens(keys),
-    ]
-    fill_accounts(book, *replies)
+    """Lock sessions, then the accounts that they were paid from: a session never changes whose it is."""
+    ids = sorted(request_ids)
+    locks = (
+        statements.LOCK_SESSIONS,
+        statements.LOCK_USERS_OF,
+        statements.LOCK_SUBSCRIPTIONS_OF,
+        statements.LOCK_TOKENS_OF,
+    )
+    found, *accounts = yield [constant(each, ids=ids) for each in locks]
+    _fill_sessions(book, found)
+    fill_accounts(book, *accounts)
 
 
 def load_due_subscriptions(book: Book, after_id: int, limit: int) -> Load:
@@ -219,10 +113,10 @@ def load_due_subscriptions(book: Book, after_id: int, limit: int) -> Load:
     )
     rows = select(user_subscriptions).where(c.id > after_id, c.status == "active", due)
     subscriptions, plans = yield [
-        _subscriptions(rows.limit(limit)),
-        Command(_plan_rows().where(p.quota_reset_period != "never")),
+        Command(statements.locked(rows.order_by(c.id).limit(limit))),
+        Command(statements.PLANS.where(p.quota_reset_period != "never")),
     ]
-    fill_accounts(book, Reply((), 0), subscriptions, Reply((), 0))
+    fill_accounts(book, NOTHING, subscriptions, NOTHING)
     book.plans.update({row["id"]: Plan(**row) for row in plans.rows})
 
 
@@ -245,11 +139,10 @@ def waiting_ids(before_ms: int, limit: int) -> Command:
 
 def write_intents(dialect: Dialect, intents: Rows) -> list[Command]:
     """Record what relays want of open sessions; the first intent of each wins (semantics §9)."""
-    c = billing_sessions.c
-    rows = select(c.request_id).where(among(c.request_id, [str(each["of"]) for each in intents])).order_by(c.request_id)
-    written = dialect.many(WRITE_INTENT, intents)
+    written = dialect.many(statements.WRITE_INTENT, intents)
     # Locked in order first: a set of rows is updated in any order.
-    return [_locked(rows), replace(written, touches=None)]
+    ids = sorted(str(each["of"]) for each in intents)
+    return [constant(statements.LOCK_SESSION_KEYS, ids=ids), replace(written, touches=None)]
 
 
 def write(book: Book, dialect: Dialect) -> Load:
@@ -270,9 +163,14 @@ def write(book: Book, dialect: Dialect) -> Load:
             }
             for entry in book.entries
         ]
-        commands.append(dialect.many(ADD_ENTRY, rows))
+        commands.append(dialect.many(statements.ADD_ENTRY, rows))
+    if events := events_of(book):
+        commands.append(noted(dialect, events))
     if book.dead_letters:
-        commands.append(dead_letters(dialect, [letter_of(answer) for answer in book.dead_letters], book.now_ms))
+        letters = [letter_of(answer) for answer in book.dead_letters]
+        if book.policy.webhook_url:
+            commands.append(letters_noted(letters, book.now_ms))
+        commands.append(dead_letters(dialect, letters, book.now_ms))
     if not commands:
         return
     replies = yield commands
@@ -281,33 +179,40 @@ def write(book: Book, dialect: Dialect) -> Load:
             raise UpdateDataError(f"a row moved under its lock: {command.touches} were to change, {reply.count} did")
 
 
-def _row(session: BillingSession, names: Sequence[str]) -> dict[str, object]:
-    row = {name: getattr(session, name) for name in names}
-    for name in ("state", "intent"):
-        if row.get(name) is not None:
-            row[name] = row[name].value
-    return row
+def _reader(names: Sequence[str]) -> Callable[[BillingSession], dict[str, object]]:
+    """Makes a row of a session, faster than a loop over its fields."""
+    read = attrgetter(*names)
+
+    def row_of(session: BillingSession) -> dict[str, object]:
+        row = dict(zip(names, read(session), strict=True))
+        row["state"] = session.state.value
+        if session.intent is not None:
+            row["intent"] = session.intent.value
+        return row
+
+    return row_of
 
 
-def at_once(assumed: Assumed, now: int) -> dict[str, object]:
-    """The parameters of a dialect's `hold_at_once`."""
-    guards = {"hold": assumed.hold, "trust_quota": assumed.trust_quota, "no_subscription": assumed.no_subscription}
-    return {**_row(assumed.session, SESSION_COLUMNS), **guards, "now": now}
+_opening_row, _moved_row = _reader(OPENING_COLUMNS), _reader(MUTABLE)
 
 
 def _session_writes(book: Book, dialect: Dialect) -> list[Command]:
     commands = []
     changed = sorted(book.states_before)
-    opened = [_row(book.sessions[each], SESSION_COLUMNS) for each in changed if book.states_before[each] is None]
+    opened = [_opening_row(book.sessions[each]) for each in changed if book.states_before[each] is None]
     if opened:
-        commands.append(dialect.many(OPEN_SESSION, opened))
+        commands.append(dialect.many(statements.OPEN_SESSION, opened))
     moved = [
-        {**{f"to_{name}": value for name, value in _row(book.sessions[each], MUTABLE).items()}, "of": each, "was": was}
+        {
+            **{f"to_{name}": value for name, value in _moved_row(book.sessions[each]).items()},
+            "of": each,
+            "was": was.value,
+        }
         for each in changed
         if (was := book.states_before[each]) is not None
     ]
     if moved:
-        commands.append(dialect.many(MOVE_SESSION, moved))
+        commands.append(dialect.many(statements.MOVE_SESSION, moved))
     return commands
 
 
@@ -323,13 +228,13 @@ def _account_writes(book: Book, dialect: Dialect) -> list[Command]:
         for of in touched:
             used, requests = book.usage.get(of, (0, 0))
             rows.append({"of": of, "delta": wallet_deltas.get(of, 0), "used": used, "requests": requests})
-        commands.append(dialect.many(MOVE_WALLET, rows))
+        commands.append(dialect.many(statements.MOVE_WALLET, rows))
     subscription_rows = _subscription_rows(book, by_type[AccountType.SUBSCRIPTION])
     if subscription_rows:
-        commands.append(dialect.many(MOVE_SUBSCRIPTION, subscription_rows))
+        commands.append(dialect.many(statements.MOVE_SUBSCRIPTION, subscription_rows))
     token_rows = [{"of": of, "delta": delta} for of, delta in sorted(by_type[AccountType.TOKEN].items()) if delta]
     if token_rows:
-        commands.append(dialect.many(MOVE_TOKEN, token_rows))
+        commands.append(dialect.many(statements.MOVE_TOKEN, token_rows))
     return commands
 
 

@@ -1,6 +1,7 @@
 """The contract as cases, on every database."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -34,6 +35,17 @@ def test_there_are_eighty_cases() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
 def test_a_case_ends_with_the_balances_it_says(case: dict[str, dict[str, object]], engine: Engine) -> None:
+    _play(case, engine, at_once=True)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
+def test_a_case_ends_the_same_where_no_hold_is_taken_at_once(
+    case: dict[str, dict[str, object]], postgresql: Engine
+) -> None:
+    _play(case, postgresql, at_once=False)
+
+
+def _play(case: dict[str, dict[str, object]], engine: Engine, *, at_once: bool) -> None:
     rows = case["given"]
     given(
         engine,
@@ -44,6 +56,9 @@ def test_a_case_ends_with_the_balances_it_says(case: dict[str, dict[str, object]
     )
     clock = Clock()
     ledger = Ledger(engine, Policy(**case["policy"]), clock)  # type: ignore[arg-type]
+    if not at_once:
+        cases = ledger._cases
+        ledger._cases = replace(cases, dialect=replace(cases.dialect, hold_at_once=None))
     steps: list[Step] = case["steps"]  # type: ignore[assignment]
     for step in steps:
         clock.at = step.get("at", clock.at)

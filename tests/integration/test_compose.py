@@ -23,14 +23,14 @@ from tests.fixtures.workers import ROOT, Spawn, environment
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "worker", "beat", "flower")
+OURS = ("migrate", "worker", "webhooks", "beat", "flower")
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 PASSWORD = "operator:only-for-this-test"
 BIN = Path(sys.executable).parent
 
 
 def test_every_service_is_there_and_all_but_the_migration_are_watched() -> None:
-    assert set(SERVICES) == {"postgres", "redis", "migrate", "worker", "beat", "flower"}
+    assert set(SERVICES) == {"postgres", "redis", *OURS}
     assert {name for name, service in SERVICES.items() if "healthcheck" not in service} == {"migrate"}
 
 
@@ -40,7 +40,7 @@ def test_services_wait_for_what_they_need() -> None:
         "redis": {"condition": "service_healthy"},
     }
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    assert all(SERVICES[name]["depends_on"] == ready for name in ("worker", "beat", "flower"))
+    assert all(SERVICES[name]["depends_on"] == ready for name in OURS if name != "migrate")
 
 
 def test_every_setting_is_one_that_the_code_reads() -> None:
@@ -144,15 +144,20 @@ def test_each_services_command_runs_and_is_healthy(
     port = free_port()
     spawn(command_of("worker"), env)
     spawn(command_of("beat"), env)
-    flower = spawn(command_of("flower", f"--port={port}"), env | {"FLOWER_BASIC_AUTH": PASSWORD})
+    courier = env | {"BILLING_VAR_DIR": str(tmp_path / "courier")}
+    spawn(command_of("webhooks"), courier)
+    flower = spawn(command_of("flower", f"--port={port}"), env | {"BILLING_FLOWER_BASIC_AUTH": PASSWORD})
     for name in ("worker", "beat"):
         until(lambda name=name: healthy(name, env), 60, f"{name} healthy")  # type: ignore[misc]
+    until(lambda: healthy("webhooks", courier), 60, "webhooks healthy")
 
     def listening() -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     until(listening, 60, f"Flower listening: {flower.output}")
-    assert fetched(f"http://127.0.0.1:{port}/workers") == 401
-    assert fetched(f"http://127.0.0.1:{port}/workers", "operator:guessed") == 401
-    assert fetched(f"http://127.0.0.1:{port}/workers", PASSWORD) == 200
+    for page in ("workers", "metrics"):
+        assert fetched(f"http://127.0.0.1:{port}/{page}") == 401
+        assert fetched(f"http://127.0.0.1:{port}/{page}", "operator:guessed") == 401
+        assert fetched(f"http://127.0.0.1:{port}/{page}", PASSWORD) == 200
+    assert fetched(f"http://127.0.0.1:{port}/healthcheck") == 200

@@ -7,6 +7,7 @@ import pytest
 from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob
 from relay_billing.domain import inputs
 from relay_billing.domain.errors import InvalidRequest
+from relay_billing.domain.jobs import summary
 from relay_billing.domain.money import MAX_QUOTA, usd
 
 GOOD: dict[str, object] = {"request_id": "r1", "user_id": 1, "token_id": 1, "quota": 100}
@@ -132,3 +133,22 @@ def test_the_errors_of_a_ledger_call_name_the_unknown_keyword() -> None:
 )
 def test_quota_is_written_as_dollars_without_a_float(quota: int, shown: str) -> None:
     assert usd(quota) == shown
+
+
+SHOWN: list[tuple[object, str]] = [
+    ([SettleJob("r1", 60).wire()], "1 job, first r1, 60 quota"),
+    ([SettleJob(f"r{number}", 5).wire() for number in range(500)], "500 jobs, first r0, 2500 quota"),
+    ([RefundJob("r1").wire(), RefundJob("r2").wire()], "2 jobs, first r1"),
+    ([{"request_id": "r1", "actual_quota": True, "key": "sk-secret"}], "1 job, first r1"),
+    ([{"request_id": "x" * 65, "actual_quota": 7}], "1 job, 7 quota"),
+    ([{"request_id": ["redis://:secret@host"]}, 5, "sk-secret"], "1 job"),
+    ([], "no jobs"),
+    (["sk-secret"], "no jobs"),
+    (None, "no jobs"),
+    ({"request_id": "r1"}, "no jobs"),
+]
+
+
+@pytest.mark.parametrize(("jobs", "shown"), SHOWN)
+def test_monitors_are_shown_the_number_the_first_id_and_the_total_of_jobs(jobs: object, shown: str) -> None:
+    assert summary(jobs) == shown

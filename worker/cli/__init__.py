@@ -2,7 +2,7 @@
 
 import typer
 
-from worker.cli import accounts, books, config, database, dead_letters, process, sessions
+from worker.cli import accounts, books, config, database, dead_letters, process, sessions, status, webhooks
 from worker.cli.commands import Commands
 from worker.demo import command
 
@@ -19,7 +19,10 @@ app.add_typer(accounts.tokens, name="tokens")
 app.command("top-up")(accounts.top_up)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("reconcile")(books.reconcile)
+app.command("status")(status.status)
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(config.app, name="config")
 app.command("migrate")(database.migrate)
 app.command("health")(process.health)
+app.command("drain")(process.drain)
 app.command("demo")(command.demo)

@@ -9,21 +9,14 @@ from config.settings import SettingsError, load, sources
 from worker import startup
 from worker.cli.opening import Json
 from worker.cli.shown import table_of
-from worker.masking import MASK, masked
+from worker.masking import masked
 
 app = typer.Typer(help="The settings in use.", no_args_is_help=True)
 
-SECRET_NAMES = ("auth", "secret", "password")
-"""A setting with one of these in its name is never shown, only whether it is set."""
 
-
-def _value(name: str, value: object) -> object:
-    if isinstance(value, bool | int | float) or value is None:
-        return value
-    words = str(value)
-    if any(each in name for each in SECRET_NAMES):
-        return MASK if words else ""
-    return masked(startup.shown_url(words))
+def _shown(value: object) -> object:
+    """As people may see it. What is secret as a whole is a SecretStr, and comes masked already."""
+    return masked(value) if isinstance(value, str) else value
 
 
 @app.callback()
@@ -42,11 +35,13 @@ def show(as_json: Json = False) -> None:
     except SettingsError as error:
         raise startup.Refusal(str(error)) from None
     values = loaded.model_dump(mode="json")
-    rows = {f"BILLING_{name.upper()}": (_value(name, value), origins[name]) for name, value in values.items()}
+    rows = {f"BILLING_{name.upper()}": (_shown(value), origins[name]) for name, value in values.items()}
     if as_json:
         print(json.dumps({name: {"value": value, "source": source} for name, (value, source) in rows.items()}))
         return
     table = table_of("Settings", ("setting", "value", "from"), ())
     for name, (value, source) in rows.items():
-        table.add_row(name, "" if value is None else str(value).lower() if isinstance(value, bool) else str(value), source)
+        table.add_row(
+            name, "" if value is None else str(value).lower() if isinstance(value, bool) else str(value), source
+        )
     Console().print(table)

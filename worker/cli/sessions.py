@@ -1,6 +1,7 @@
 """`sessions`: what became of requests, and closing one by hand."""
 
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -58,7 +59,7 @@ def list_sessions(
     with history() as books:
         found = books.sessions(chosen)
     if as_json:
-        print(json.dumps([each.values() for each in found]))
+        print(json.dumps([asdict(each) for each in found]))
     elif found:
         Console().print(shown.sessions(found))
         held = sum(each.pre_consumed_quota for each in found if each.state is State.PRECONSUMED)
@@ -142,7 +143,7 @@ def settle(
         limit = books.policy.max_settle_quota
         if limit and actual > limit:
             raise startup.Refusal(
-                f"AMOUNT: {amount(actual)} is above BILLING_MAX_SETTLE_QUOTA, {amount(limit)}; raise it for this command"
+                f"AMOUNT: {amount(actual)} is above BILLING_MAX_SETTLE_QUOTA, {amount(limit)}; raise it for this once"
             )
         session = _closable(books, job)
         ask(f"Charge user {session.user_id} {amount(actual)} for session {request_id}?", yes)
@@ -180,7 +181,9 @@ def _close(books: Ledger, job: Job, as_json: bool) -> None:
         print(json.dumps(words))
     elif done:
         state = books.get(job.request_id)
-        charged = "" if state.actual_quota is None else f", user {state.user_id} was charged {amount(state.actual_quota)}"
+        charged = (
+            "" if state.actual_quota is None else f", user {state.user_id} was charged {amount(state.actual_quota)}"
+        )
         print(f"{job.request_id}: {answer.outcome.value}, now {state.state.value}{charged}")
     else:
         print(f"{job.request_id}: {answer.outcome.value}, nothing moved: {answer.detail}")

@@ -55,7 +55,7 @@ def story_values(told: Story, why: str) -> dict[str, Any]:
         "request_id": told.request_id,
         "why": why,
         "paid": paid(told),
-        "session": None if told.session is None else told.session.values(),
+        "session": None if told.session is None else asdict(told.session),
         "timeline": [asdict(event) for event in events(told)],
         "ledger": [asdict(entry) for entry in told.entries],
         "dead_letters": [asdict(letter) for letter in told.letters],

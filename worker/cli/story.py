@@ -1,4 +1,4 @@
-"""The story of one request as a timeline, and the sentence that says why its user was charged. Pure: rows in, words out."""
+"""One request's timeline, and the sentence that says why its user was charged. Pure: rows in, words out."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -84,7 +84,11 @@ def paid(story: Story) -> dict[str, int]:
     """What each funding account has paid, in quota, by name: the sums of the ledger."""
     sums: defaultdict[str, int] = defaultdict(int)
     for entry in story.entries:
-        if entry.account_type in FUNDING and entry.request_id == story.request_id and entry.kind not in ("adjust", "top_up"):
+        if (
+            entry.account_type in FUNDING
+            and entry.request_id == story.request_id
+            and entry.kind not in ("adjust", "top_up")
+        ):
             sums[f"{entry.account_type} {entry.account_id}"] -= entry.amount
     return {name: quota for name, quota in sums.items() if quota}
 
@@ -124,7 +128,9 @@ def _charged(story: Story, session: BillingSession) -> str:
     said = f"User {session.user_id} was charged {amount(actual)}"
     said += f" ({parts})" if parts else ""
     if session.reason == HOLD_EXPIRED:
-        said += f": nobody said what the request used until {shown_time(session.expires_at)}, and hold_expiry is `charge`"
+        said += (
+            f": nobody said what the request used until {shown_time(session.expires_at)}, and hold_expiry is `charge`"
+        )
     else:
         said += " because that is what the request was settled with" + _because(session.reason)
         if any(entry.kind == EXPIRE for entry in story.entries):

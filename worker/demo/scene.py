@@ -46,7 +46,7 @@ ROLES = (
 def settings_of(var: Path) -> Settings:
     """The defaults, whatever the environment says: the demo must never meet a database in use."""
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
-    own = {"sweep_interval": 1, "intent_grace": 5}
+    own = {"sweep_interval": 1, "intent_grace": 5, "metrics_port": 0}
     return Settings.model_validate({**defaults, "var_dir": str(var), **own})
 
 

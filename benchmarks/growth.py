@@ -1,0 +1,80 @@
+"""How throughput changes as the tables grow: the same holds and settles on 10,000 sessions and on millions."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import text
+
+from benchmarks.holds import async_client, client
+from benchmarks.measure import Measured, Rate, evenly
+from benchmarks.settles import hold
+from benchmarks.site import BATCH, POLICY, Site
+from relay_billing import Ledger, SettleJob
+
+SIZES = (10_000, 500_000, 5_000_000)
+"""Sessions; the ledger has two rows for each."""
+ROUNDS = 5
+SETTLES = 10_000
+
+SESSIONS = """
+    INSERT INTO billing_sessions (request_id, user_id, token_id, quota, model_name, preference, playground, state,
+        source, pre_consumed_quota, token_consumed, trusted, created_at, expires_at, user_quota, actual_quota,
+        closed_at)
+    SELECT md5(n::text) || n, 1 + n % 10000, 1 + n % 10000, 10, 'bench', 'wallet_only', false, 'settled', 'wallet',
+        10, 10, false, 1700000000000 + n, 1700003600000 + n, 1000000, 10, 1700000001000 + n
+    FROM generate_series(CAST(:low AS BIGINT), CAST(:high AS BIGINT)) AS n
+"""
+ENTRIES = """
+    INSERT INTO billing_ledger (request_id, account_type, account_id, kind, amount, balance_after, created_at)
+    SELECT md5(n::text) || n, leg, 1 + n % 10000, 'pre_consume', -10, 1000000, 1700000000000 + n
+    FROM generate_series(CAST(:low AS BIGINT), CAST(:high AS BIGINT)) AS n, unnest(ARRAY['wallet', 'token']) AS leg
+"""
+STEP = 250_000
+
+
+def grow(site: Site, there: int, size: int) -> None:
+    """Add closed sessions of the past until there are `size`."""
+    engine = site.engine()
+    for low in range(there + 1, size + 1, STEP):
+        span = {"low": low, "high": min(size, low + STEP - 1)}
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL synchronous_commit = off"))
+            connection.execute(text(SESSIONS), span)
+            connection.execute(text(ENTRIES), span)
+    engine.dispose()
+    site.vacuum()
+
+
+def settles(site: Site) -> Rate:
+    """Settles in batches, as a worker applies them."""
+    engine = site.engine()
+    ledger = Ledger(engine, POLICY)
+    ids = hold(ledger, SETTLES)
+    began = time.perf_counter()
+    for start in range(0, SETTLES, BATCH):
+        ledger.apply([SettleJob(each, 7) for each in ids[start : start + BATCH]])
+    seconds = time.perf_counter() - began
+    engine.dispose()
+    return Rate(SETTLES / seconds, 0.0, 0.0)
+
+
+def measured(site: Site, sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
+    """A row for each size: medians of the rounds."""
+    found: list[dict[str, Any]] = []
+    there = 0
+    for size in sizes:
+        grow(site, there, size)
+        there = size
+        ways: dict[str, Measured] = {
+            "1 caller": client(site.url, 1, evenly),
+            "64 callers": async_client(site.url, 64, evenly),
+            "settles, 500 a batch": lambda: settles(site),
+        }
+        row: dict[str, Any] = {"sessions": size, "ledger_rows": 2 * size}
+        for name, way in ways.items():
+            rounds = sorted((way() for _ in range(ROUNDS)), key=lambda each: each.per_second)
+            row[name] = asdict(rounds[ROUNDS // 2])
+            print(f"{size:,} sessions: {name} {row[name]['per_second']:,.0f}/s", flush=True)
+        found.append(row)
+    return found

@@ -1,0 +1,229 @@
+"""`deploy/grants.sql`: under it sessions live their whole life, and what a role has no business with is refused."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy import ColumnElement, Engine, literal, make_url, select
+from sqlalchemy.exc import DBAPIError
+
+from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob, migrations
+from relay_billing.schema import billing_sessions
+from relay_billing.store.drivers import engine_of
+from relay_billing.store.statements import MUTABLE
+from tests.fixtures.books import START, Clock, given, states, token, used, wallet
+from tests.fixtures.databases import empty
+from tests.fixtures.workers import ROOT
+
+GRANTS = (ROOT / "deploy" / "grants.sql").read_text()
+RUN = os.getpid()
+"""Roles belong to the whole server: those of a run have names of their own."""
+ROLES = ("billing_relay", "billing_worker")
+REFUSED = "42501"
+WEALTH = 1_000_000
+DAY_S = 86_400
+
+CLOSED = "UPDATE billing_sessions SET {} WHERE request_id = 'settled'"
+INTENDED = "UPDATE billing_sessions SET {} WHERE request_id = 'intended'"
+OPEN = "UPDATE billing_sessions SET {} WHERE request_id = 'open'"
+SCHEMA = (
+    "CREATE TABLE mine (id int)",
+    "DROP TABLE billing_ledger",
+    "TRUNCATE billing_ledger",
+    "TRUNCATE billing_sessions",
+    "ALTER TABLE billing_sessions ADD COLUMN more int",
+    "ALTER TABLE billing_sessions DISABLE TRIGGER ALL",
+    "DROP TRIGGER billing_relay_moves ON billing_sessions",
+    "CREATE INDEX mine ON billing_sessions (user_id)",
+    "UPDATE billing_alembic_version SET version_num = '0001'",
+    "SELECT key FROM tokens",
+    "UPDATE tokens SET key = 'sk-mine'",
+    "UPDATE tokens SET user_id = 2",
+    "INSERT INTO users (id, quota) VALUES (7, 1000000)",
+    "DELETE FROM users",
+    "UPDATE user_subscriptions SET amount_total = 0",
+    "UPDATE billing_ledger SET account_id = 2",
+)
+OF_RELAY = (
+    CLOSED.format("actual_quota = 1"),
+    CLOSED.format("state = 'preconsumed'"),
+    CLOSED.format("state = 'refunded'"),
+    CLOSED.format("reason = 'changed'"),
+    CLOSED.format("intent = 'refund'"),
+    OPEN.format("state = 'settled', actual_quota = 1"),
+    OPEN.format("state = 'refunded'"),
+    OPEN.format("actual_quota = 1"),
+    OPEN.format("closed_at = 1"),
+    OPEN.format("user_id = 2"),
+    INTENDED.format("intent_quota = 1"),
+    INTENDED.format("intent = NULL"),
+    "DELETE FROM billing_sessions",
+    "UPDATE billing_ledger SET amount = 0",
+    "DELETE FROM billing_ledger",
+    "SELECT amount FROM billing_ledger",
+    "SELECT job FROM billing_dead_letters",
+    "DELETE FROM billing_dead_letters",
+    "DELETE FROM billing_deliveries",
+    "SELECT version_num FROM billing_alembic_version",
+)
+FORBIDDEN = [
+    *(("relay", each) for each in (*OF_RELAY, *SCHEMA)),
+    *(("worker", each) for each in SCHEMA),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """One database, as its owner, a relay and a worker see it."""
+
+    owner: Engine
+    relay: Engine
+    worker: Engine
+
+
+def _run(engine: Engine, script: str) -> None:
+    with engine.begin() as connection:
+        # Without parameters, as psql sends it: a per cent sign is one.
+        connection.connection.cursor().execute(script)
+
+
+@pytest.fixture
+def roles(request: pytest.FixtureRequest) -> Iterator[Roles]:
+    """A migrated database with the grants, and a login for each role."""
+    url = empty("postgresql", request)
+    owner = engine_of(url)
+    with owner.begin() as connection:
+        migrations.upgrade(connection)
+    logins: list[Engine] = []
+    try:
+        # Twice: it may be run any number of times.
+        for _ in range(2):
+            _run(owner, re.sub(r"\bbilling_(relay|worker)\b", rf"billing_\1_{RUN}", GRANTS))
+        for role in ROLES:
+            _run(owner, f"CREATE ROLE {role}_login_{RUN} LOGIN PASSWORD 'x' IN ROLE {role}_{RUN}")
+            own = make_url(url).set(username=f"{role}_login_{RUN}", password="x")
+            logins.append(engine_of(own.render_as_string(hide_password=False)))
+        yield Roles(owner, *logins)
+    finally:
+        for login in logins:
+            login.dispose()
+        _run(owner, "DROP TRIGGER IF EXISTS billing_relay_opens ON billing_sessions")
+        _run(owner, "DROP TRIGGER IF EXISTS billing_relay_moves ON billing_sessions")
+        for name in [f"{role}{login}_{RUN}" for role in ROLES for login in ("_login", "")]:
+            dropped = f"DROP OWNED BY {name}; DROP ROLE {name};"
+            _run(owner, f"DO $$ BEGIN IF to_regrole('{name}') IS NOT NULL THEN {dropped} END IF; END $$")
+        owner.dispose()
+
+
+def accounts(owner: Engine) -> None:
+    """Two users; the second one has a subscription whose reset is due."""
+    daily = {"id": 1, "title": "daily", "quota_reset_period": "daily"}
+    bought = {"id": 1, "user_id": 2, "plan_id": 1, "amount_total": 5_000, "amount_used": 4_990, "status": "active"}
+    times = {"start_time": START - 2 * DAY_S, "end_time": START + 9 * DAY_S, "last_reset_time": START - 2 * DAY_S}
+    given(
+        owner,
+        user=[{"id": of, "quota": WEALTH} for of in (1, 2)],
+        token=[{"id": of, "user_id": of, "remain_quota": WEALTH} for of in (1, 2)],
+        plan=[daily],
+        subscription=[bought | times | {"next_reset_time": START - DAY_S}],
+    )
+
+
+def test_sessions_live_their_whole_life_under_the_grants(roles: Roles) -> None:
+    accounts(roles.owner)
+    clock, policy = Clock(), Policy(trust_quota=0, hold_ttl=60, intent_grace=5)
+    relay, worker = Ledger(roles.relay, policy, clock), Ledger(roles.worker, policy, clock)
+    for request_id in ("settled", "refunded", "swept", "expired", "grown"):
+        relay.pre_consume(request_id=request_id, user_id=1, token_id=1, quota=100)
+    relay.pre_consume_many(
+        [PreConsume(request_id=f"many{number}", user_id=1, quota=9, token_id=1) for number in (1, 2)]
+    )
+    held = relay.pre_consume(request_id="bought", user_id=2, token_id=2, quota=100, preference="subscription_first")
+    assert held.subscription_id == 1
+    assert relay.reserve("grown", 250).pre_consumed_quota == 250
+    relay.intend([SettleJob("settled", 60), RefundJob("refunded"), SettleJob("swept", 70), SettleJob("bought", 30)])
+    done = worker.apply([SettleJob("settled", 60), RefundJob("refunded"), SettleJob("bought", 30)])
+    assert done == ["applied", "applied", "applied"]
+    # What relays do again to a closed session changes nothing, and is no error.
+    relay.intend([RefundJob("settled")])
+    assert relay.reserve("settled", 500).state == "settled"
+    assert relay.pre_consume(request_id="settled", user_id=1, token_id=1, quota=100).state == "settled"
+    assert relay.get("settled").actual_quota == 60
+    clock.at = 61
+    assert worker.apply_intents() == 1
+    assert worker.expire_holds() == 4
+    relay.intend([SettleJob("expired", 40)])
+    assert worker.apply([SettleJob("expired", 40)]) == ["late"]
+    assert worker.apply([SettleJob("refunded", 5)]) == ["conflict"]
+    assert states(roles.owner)["grown"] == "expired"
+    assert (wallet(roles.owner), token(roles.owner), used(roles.owner)) == (WEALTH - 170, WEALTH - 170, 30)
+    assert worker.reconcile() == []
+
+
+def test_workers_keep_house_under_the_grants(roles: Roles) -> None:
+    accounts(roles.owner)
+    clock = Clock()
+    ledger = Ledger(roles.worker, Policy(trust_quota=0), clock)
+    with roles.worker.connect() as connection:
+        assert migrations.current(connection) == migrations.head()
+    assert ledger.reset_subscriptions() == 1
+    assert ledger.count_delivery("one") == 1
+    ledger.forget_delivery("one")
+    for number in range(2):
+        Ledger(roles.relay, Policy(trust_quota=0), clock).pre_consume(
+            request_id=f"old{number}", user_id=1, token_id=1, quota=100
+        )
+        ledger.apply([SettleJob(f"old{number}", 900_000_000 if number else 80)])
+    letters = ledger.dead_letters()
+    assert [each.reason for each in letters] == ["implausible_amount"]
+    assert ledger.write_off(letters[0].id, "not ours").resolved
+    clock.at = 100 * DAY_S
+    assert ledger.purge(DAY_S) == 2
+    assert ledger.purge_dead_letters(2**50) == 1
+    assert ledger.reconcile() == []
+
+
+@pytest.fixture
+def lived(roles: Roles) -> Roles:
+    """A session in each stage."""
+    accounts(roles.owner)
+    ledger = Ledger(roles.relay, Policy(trust_quota=0))
+    for request_id in ("settled", "intended", "open"):
+        ledger.pre_consume(request_id=request_id, user_id=1, token_id=1, quota=100)
+    ledger.intend([SettleJob("intended", 500)])
+    Ledger(roles.worker, Policy(trust_quota=0)).apply([SettleJob("settled", 60)])
+    return roles
+
+
+def test_what_a_role_has_no_business_with_is_refused(lived: Roles) -> None:
+    def rows() -> list[object]:
+        tables = ("billing_sessions", "billing_ledger", "users", "tokens", "user_subscriptions")
+        with lived.owner.connect() as connection:
+            return [connection.exec_driver_sql(f"SELECT * FROM {each} ORDER BY 1").all() for each in tables]
+
+    before = rows()
+    for role, statement in FORBIDDEN:
+        engine = lived.relay if role == "relay" else lived.worker
+        with engine.connect() as connection, pytest.raises(DBAPIError) as refused:
+            connection.exec_driver_sql(statement)
+        assert getattr(refused.value.orig, "sqlstate", None) == REFUSED, (role, statement, refused.value.orig)
+    made = select(*(each for each in billing_sessions.c)).where(billing_sessions.c.request_id == "settled")
+    forged = billing_sessions.insert().from_select(
+        [each.name for each in billing_sessions.c], made.with_only_columns(*_forged())
+    )
+    with lived.relay.connect() as connection, pytest.raises(DBAPIError) as refused:
+        connection.execute(forged)
+    assert getattr(refused.value.orig, "sqlstate", None) == REFUSED
+    assert rows() == before
+
+
+def _forged() -> list[ColumnElement[object]]:
+    return [literal("forged") if each.name == "request_id" else each for each in billing_sessions.c]
+
+
+def test_the_grants_name_every_column_that_a_transition_writes() -> None:
+    granted = re.search(r"GRANT SELECT, INSERT, UPDATE \((.*?)\) ON billing_sessions", GRANTS, re.DOTALL)
+    assert granted is not None
+    assert [each.strip() for each in granted[1].split(",")] == list(MUTABLE)
