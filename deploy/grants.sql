@@ -41,6 +41,9 @@ GRANT SELECT, INSERT, UPDATE (
 ) ON billing_sessions TO billing_relay;
 GRANT INSERT ON billing_ledger TO billing_relay;
 GRANT USAGE ON SEQUENCE billing_ledger_id_seq TO billing_relay;
+-- With webhooks on, a hold that crosses a threshold notes what is to be told.
+GRANT INSERT ON billing_webhooks TO billing_relay;
+GRANT USAGE ON SEQUENCE billing_webhooks_id_seq TO billing_relay;
 
 -- The worker: all rows of our own tables, but of the ledger's past only the sums that retention carries forward.
 DO $$

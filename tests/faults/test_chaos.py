@@ -16,7 +16,7 @@ from tests.faults.site import WEALTH, Site
 from tests.faults.verdict import Verdict, judge
 from tests.fixtures.waiting import until
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "90"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "40"))
 DRAIN_S = 240
 BUSY = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'worker%' AND wait_event_type = 'Lock'"
 BUSY_KILLS, MOST_TRIES = 2, 30

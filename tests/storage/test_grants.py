@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Engine, literal, make_url, select
 from sqlalchemy.exc import DBAPIError
 
 from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob, migrations
-from relay_billing.schema import billing_sessions
+from relay_billing.schema import billing_sessions, billing_webhooks
 from relay_billing.store.drivers import engine_of
 from relay_billing.store.statements import MUTABLE
 from tests.fixtures.books import START, Clock, given, states, token, used, wallet
@@ -160,6 +160,15 @@ def test_sessions_live_their_whole_life_under_the_grants(roles: Roles) -> None:
     assert states(roles.owner)["grown"] == "expired"
     assert (wallet(roles.owner), token(roles.owner), used(roles.owner)) == (WEALTH - 170, WEALTH - 170, 30)
     assert worker.reconcile() == []
+
+
+def test_a_hold_that_crosses_a_threshold_is_told_of_under_the_grants(roles: Roles) -> None:
+    accounts(roles.owner)
+    policy = Policy(trust_quota=0, webhook_url="https://hooks.example/", wallet_low_quota=WEALTH - 1)
+    relay = Ledger(roles.relay, policy, Clock())
+    relay.pre_consume(request_id="told", user_id=1, token_id=1, quota=100, preference="wallet_only")
+    with roles.owner.connect() as connection:
+        assert connection.execute(select(billing_webhooks.c.event)).scalars().all() == ["wallet.low"]
 
 
 def test_workers_keep_house_under_the_grants(roles: Roles) -> None:
