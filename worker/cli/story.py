@@ -52,7 +52,8 @@ def events(story: Story) -> list[Event]:
     found = [_moved(entry) for entry in story.entries]
     for letter in story.letters:
         again = f", met {letter.deliveries} times" if letter.deliveries > 1 else ""
-        words = f"dead letter {letter.id}, {letter.reason}: {letter.detail}{again}"
+        detail = letter.detail.removeprefix(f"{letter.reason}: ")
+        words = f"dead letter {letter.id}, {letter.reason}: {detail}{again}"
         found.append(_told(letter.created_at, "dead letter", words))
         if letter.resolved_at is not None:
             done = f"dead letter {letter.id}: {letter.note or ''}".rstrip(": ")
@@ -124,9 +125,12 @@ def _without_session(story: Story) -> str:
 
 def _charged(story: Story, session: BillingSession) -> str:
     actual, held = session.actual_quota or 0, session.pre_consumed_quota
-    parts = ", ".join(f"{amount(quota)} from {name}" for name, quota in paid(story).items())
+    payers = paid(story)
     said = f"User {session.user_id} was charged {amount(actual)}"
-    said += f" ({parts})" if parts else ""
+    if len(payers) == 1:
+        said += f" from {next(iter(payers))}"
+    elif payers:
+        said += f" ({', '.join(f'{amount(quota)} from {name}' for name, quota in payers.items())})"
     if session.reason == HOLD_EXPIRED:
         said += (
             f": nobody said what the request used until {shown_time(session.expires_at)}, and hold_expiry is `charge`"
