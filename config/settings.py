@@ -3,7 +3,7 @@
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.policy import Durability, HoldExpiry, Policy, SubscriptionOverflow
@@ -126,6 +126,15 @@ class Settings(BaseSettings):
 
 class SettingsError(Exception):
     """A setting is wrong; the message is one line that names it."""
+
+
+def sources() -> dict[str, str]:
+    """Where each setting comes from: `environment`, `.env` or `default`."""
+    environment, file = EnvSettingsSource(Settings)(), DotEnvSettingsSource(Settings)()
+    return {
+        name: "environment" if name in environment else ".env" if name in file else "default"
+        for name in Settings.model_fields
+    }
 
 
 def _check_webhook_secrets(settings: Settings) -> None:

@@ -84,10 +84,10 @@ def of_unknown(answer: Answer) -> Letter:
     return letter(answer.job, UNKNOWN_SESSION, answer.detail, answer.user_id, answer.at_stake)
 
 
-def of_job(job: Job, reason: str, detail: str) -> Letter:
-    """The letter of a job that could not even be judged."""
+def of_job(job: Job, reason: str, detail: str, user_id: int | None = None) -> Letter:
+    """The letter of a job that could not even be judged; `user_id` None: it is not known whose it is."""
     stake = getattr(job, "actual_quota", 0)
-    return letter(job, reason, detail, None, stake)
+    return letter(job, reason, detail, user_id, stake)
 
 
 def of_message(task: str, body: object, reason: str, detail: str) -> Letter:

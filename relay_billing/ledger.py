@@ -16,6 +16,7 @@ from relay_billing.domain.funding import FUNDING, FundingSource
 from relay_billing.domain.jobs import Answer, Outcome, RefundJob, SettleJob
 from relay_billing.domain.policy import MAX_SECONDS, Policy
 from relay_billing.domain.sessions import BillingSession, PreConsume
+from relay_billing.domain.topups import ToppedUp, TopUp
 from relay_billing.overview import Overview, read
 from relay_billing.reconcile import Drift, drifts, remember
 from relay_billing.store import retention
@@ -167,6 +168,15 @@ class Ledger:
                 break
             after = last
         return moved
+
+    def top_up(self, *, user_id: int, quota: int, reference: str, note: str | None = None) -> ToppedUp:
+        """Put `quota` into a user's wallet; the same reference again moves nothing (semantics §10).
+
+        Raises InvalidRequest, ReferenceConflict (the reference is known with another user or amount), QueryDataError
+        (no such user) or BillingUnavailable; then nothing has moved.
+        """
+        asked = TopUp(user_id, quota, reference, note)
+        return self._run(lambda: self._cases.top_up(asked))
 
     def bury(self, letters: Sequence[deadletters.Letter]) -> None:
         """Keep dead letters made by `relay_billing.deadletters`."""

@@ -121,7 +121,7 @@ def _sessions(scope: _Scope, what: str, account_types: tuple[str, ...], *where: 
         else_=0,
     )
     found = cast(func.coalesce(func.sum(c.amount), 0), BigInteger)
-    legs = and_(c.request_id == s.request_id, c.account_type.in_(account_types), c.kind != ADJUST)
+    legs = and_(c.request_id == s.request_id, c.account_type.in_(account_types), c.kind.not_in([ADJUST, TOP_UP]))
     return (
         select(literal(what), s.request_id, expected, found)
         .select_from(billing_sessions.outerjoin(billing_ledger, legs))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from relay_billing import deadletters, webhooks
+from relay_billing import deadletters, topups, webhooks
 from relay_billing.deadletters import Resolution
 from relay_billing.domain import holds, inputs, settlement
 from relay_billing.domain.changes import Book, Changes, SubscriptionTurn
@@ -14,6 +14,7 @@ from relay_billing.domain.funding import FundingSource, turn_of
 from relay_billing.domain.jobs import Answer, Job, SettleJob
 from relay_billing.domain.policy import Policy
 from relay_billing.domain.sessions import BillingSession, Intent, PreConsume
+from relay_billing.domain.topups import ToppedUp, TopUp
 from relay_billing.store import steps
 from relay_billing.store.commands import Steps
 from relay_billing.store.dialects import AtOnce, Dialect
@@ -216,6 +217,10 @@ class UseCases:
     def write_off(self, letter_id: int, reason: str) -> Steps[Resolution]:
         """Give up what a dead letter has at stake."""
         return deadletters.write_off(self._book(), self.dialect, self.funding, letter_id, reason)
+
+    def top_up(self, asked: TopUp) -> Steps[ToppedUp]:
+        """Put money into a wallet."""
+        return topups.top_up(self._book(), self.dialect, asked)
 
     def count_delivery(self, key: str) -> Steps[int]:
         """Count one more delivery of a job or message; return how many there were."""

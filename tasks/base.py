@@ -5,6 +5,7 @@ import json
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from celery.exceptions import Reject
 from config.settings import Settings, load
 from relay_billing import deadletters
 from relay_billing.domain import inputs
-from relay_billing.domain.errors import BillingUnavailable, InvalidRequest
+from relay_billing.domain.errors import BillingError, BillingUnavailable, InvalidRequest
 from relay_billing.domain.jobs import Answer, Job, Outcome, check_message, parse, summary
 from relay_billing.ledger import Ledger
 from relay_billing.publisher import POSTED_AT
@@ -40,6 +41,13 @@ MAX_DELIVERIES = 3
 
 def _key(task: str, jobs: Sequence[Job]) -> str:
     return hashlib.sha256(json.dumps([task, *(job.wire() for job in jobs)]).encode()).hexdigest()[:60]
+
+
+def _only(answers: Sequence[Answer]) -> dict[str, object]:
+    """What a line about a message says of its session, where it has but one."""
+    if len(answers) != 1:
+        return {}
+    return {"request_id": answers[0].job.request_id, "user_id": answers[0].user_id}
 
 
 class Books:
@@ -101,6 +109,7 @@ class LedgerTask(Task):
                 "dead letter",
                 task=letter["task"],
                 request_id=letter["request_id"],
+                user_id=letter["user_id"],
                 reason=letter["reason"],
                 detail=letter["detail"],
                 quota=letter["quota"],
@@ -149,6 +158,8 @@ class LedgerTask(Task):
         posted_at = self.posted_at
         for answer in answers:
             self.count(task, answer, posted_at)
+        outcomes = Counter(answer.outcome.value for answer in answers)
+        log.info("message judged", task=task, jobs=len(jobs), outcomes=dict(outcomes), **_only(answers))
         return [answer for answer in answers if answer.outcome is Outcome.UNKNOWN_SESSION]
 
     def _judge(self, task: str, jobs: Sequence[Job]) -> list[Answer]:
@@ -160,9 +171,17 @@ class LedgerTask(Task):
         except Exception as error:
             if len(jobs) > 1:
                 return [answer for job in jobs for answer in self._judge(task, [job])]
-            log.exception("a job failed", task=task, request_id=jobs[0].request_id)
-            self.bury([deadletters.of_job(jobs[0], deadletters.ERROR, f"{type(error).__name__}: {error}")])
+            user_id = self._user_of(jobs[0])
+            log.exception("a job failed", task=task, request_id=jobs[0].request_id, user_id=user_id)
+            self.bury([deadletters.of_job(jobs[0], deadletters.ERROR, f"{type(error).__name__}: {error}", user_id)])
             return []
+
+    def _user_of(self, job: Job) -> int | None:
+        """Whose session it is; None where the books can't say, and then the letter goes without."""
+        try:
+            return self.ledger.get(job.request_id).user_id
+        except BillingError:
+            return None
 
     def _cautiously(self, task: str, jobs: Sequence[Job]) -> list[Answer]:
         """Judge a message that came back: something in it may have killed its worker, so deliveries are counted."""
@@ -179,7 +198,7 @@ class LedgerTask(Task):
         deliveries = self.patiently(lambda: self.ledger.count_delivery(key))
         if deliveries > MAX_DELIVERIES:
             detail = f"its worker was lost {MAX_DELIVERIES} times"
-            self.bury([deadletters.of_job(job, deadletters.POISON, detail)])
+            self.bury([deadletters.of_job(job, deadletters.POISON, detail, self._user_of(job))])
             answers = []
         else:
             answers = self._judge(task, [job])

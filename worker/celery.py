@@ -48,7 +48,11 @@ def _restrict(**_: object) -> None:
 
 @signals.setup_logging.connect
 def _log(**_: object) -> None:
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, (settings.database_url, settings.broker_url))
+
+
+signals.task_prerun.connect(logs.begin_task)
+signals.task_postrun.connect(logs.end_task)
 
 
 @signals.worker_init.connect

@@ -1,19 +1,50 @@
-"""How workers write their log: structlog, to standard error, for people or as JSON."""
+"""How workers write their log: structlog, to standard error, for people or as JSON, and never a password."""
 
 import logging
 import sys
+from collections.abc import Iterable
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from worker.masking import masked, masked_value, secrets_of
 
 
-def configure(log_format: str) -> None:
-    """Send structlog's and the standard library's lines the same way. `log_format`: `console` or `json`."""
-    shared: list[structlog.typing.Processor] = [
+class Mask:
+    """The last processor before a line is written: passwords go, those in the text of exceptions too.
+
+    `urls` are those of the settings: their passwords are masked wherever they stand.
+    """
+
+    def __init__(self, urls: Iterable[str] = ()) -> None:
+        self._secrets = secrets_of(urls)
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """The same line, masked."""
+        return {masked(str(key), self._secrets): masked_value(value, self._secrets) for key, value in event.items()}
+
+
+def begin_task(task_id: str, **_: object) -> None:
+    """Every line from here on is about this task."""
+    structlog.contextvars.bind_contextvars(task_id=task_id)
+
+
+def end_task(**_: object) -> None:
+    """The task is over."""
+    structlog.contextvars.unbind_contextvars("task_id")
+
+
+def configure(log_format: str, urls: Iterable[str] = ()) -> None:
+    """Send structlog's and the standard library's lines the same way.
+
+    `log_format`: `console` (coloured in a terminal) or `json`. `urls`: whose passwords are never written.
+    """
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: structlog.typing.Processor = (
+    renderer: Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -36,6 +67,7 @@ def configure(log_format: str) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 # As text, without the values of local variables: a URL among them holds a password.
                 structlog.processors.format_exc_info,
+                Mask(urls),
                 renderer,
             ],
         )

@@ -9,13 +9,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.settings import Settings, SettingsError, load
 from relay_billing import migrations
 from relay_billing.store.drivers import engine_of, shown
+from worker.masking import masked
 
 
 class Refusal(SystemExit):
     """Ends the process with one line on standard error, and exit code 2."""
 
     def __init__(self, problem: str) -> None:
-        print(f"relay-billing: {problem}", file=sys.stderr)
+        print(f"relay-billing: {masked(problem)}", file=sys.stderr)
         super().__init__(2)
 
 

@@ -3,6 +3,7 @@
 BillingError
 ├── InvalidRequest               400  invalid_request                  the input is wrong; nothing was sent
 ├── IdempotencyConflict          409  idempotency_conflict             a known request id with other values
+│   └── ReferenceConflict                                              a known top-up with other values
 ├── InsufficientUserQuota        403  insufficient_user_quota          no funding source can pay
 ├── PreConsumeTokenQuotaFailed   403  pre_consume_token_quota_failed   the API key can't
 ├── QueryDataError               500  query_data_error                 a row that must be there is missing
@@ -56,6 +57,19 @@ class IdempotencyConflict(BillingError):
         )
 
 
+class ReferenceConflict(IdempotencyConflict):
+    """The reference of a top-up is known with another user or amount (semantics §10)."""
+
+    def __init__(self, reference: str, field: str, known: object, given: object) -> None:
+        BillingError.__init__(
+            self,
+            f"reference {reference!r} is of a top-up with {field} {known!r}, now it comes with {given!r}; "
+            "use a new reference for another top-up",
+        )
+        self.request_id = reference
+        self.field = field
+
+
 class InsufficientUserQuota(BillingError):
     """The user's funding can't cover the hold (semantics §3). `remaining` and `needed` are quota."""
 
@@ -92,11 +106,14 @@ class PreConsumeTokenQuotaFailed(BillingError):
 
 
 class QueryDataError(BillingError):
-    """A row that must exist does not, the user's for one (semantics §3.3)."""
+    """A row that must exist does not, the user's for one (semantics §3.3). `remaining` None: no amount is asked for."""
 
     code = "query_data_error"
 
-    def __init__(self, what: str, remaining: int = 0, needed: int = 0) -> None:
+    def __init__(self, what: str, remaining: int | None = 0, needed: int = 0) -> None:
+        if remaining is None:
+            super().__init__(what)
+            return
         super().__init__(f"{what}; remaining {usd(remaining)} ({remaining}), needed {usd(needed)} ({needed})")
 
 

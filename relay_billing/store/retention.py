@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, cast, delete, func, or_, select, tuple_, update
 
-from relay_billing.domain.changes import OPENING
+from relay_billing.domain.changes import OPENING, TOP_UP
 from relay_billing.domain.sessions import State
 from relay_billing.schema import billing_ledger, billing_sessions
 from relay_billing.store.commands import Command, Load, Steps
@@ -23,7 +23,9 @@ def purge(before_ms: int, now_ms: int, limit: int) -> Steps[int]:
     sessions = [row["request_id"] for row in found.rows]
     if not sessions:
         return 0
-    theirs = billing_ledger.c.request_id.in_([*sessions, *(f"forfeit:{of}" for of in sessions)])
+    ids = [*sessions, *(f"forfeit:{of}" for of in sessions)]
+    # A session may be called as a top-up's row is: that row is the memory of its reference, and stays.
+    theirs = and_(billing_ledger.c.request_id.in_(ids), billing_ledger.c.kind != TOP_UP)
     yield from _carry_forward(theirs, now_ms)
     yield [
         Command(delete(billing_ledger).where(theirs)),

@@ -13,13 +13,12 @@ from rich.table import Table
 from relay_billing import Ledger
 from relay_billing.deadletters import DeadLetter, Filter, Resolution
 from worker import startup
-from worker.cli.opening import amount, ledger, moment_ms, shown_time
+from worker.cli.amounts import quota_of
+from worker.cli.opening import Json, Yes, amount, ask, ledger, moment_ms, shown_time
 
 app = typer.Typer(help="Jobs that could not be applied: list, show, replay, write off, purge.", no_args_is_help=True)
 
 Ids = Annotated[list[int], typer.Argument(help="Ids, as `list` shows them.", min=1)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def _table(letters: list[DeadLetter]) -> Table:
@@ -46,7 +45,7 @@ def list_letters(
     reason: Annotated[str | None, typer.Option(help="Only this reason, `conflict` for example.")] = None,
     user: Annotated[int | None, typer.Option(help="Only this user's.", min=1)] = None,
     older_than: Annotated[str | None, typer.Option(help="Only letters older than 30m, 12h, 7d or a date.")] = None,
-    at_least: Annotated[int | None, typer.Option(help="Only with this much quota at stake.", min=0)] = None,
+    at_least: Annotated[str | None, typer.Option(help="Only with as much at stake: 250000, or 0.5usd.")] = None,
     all_states: Annotated[bool, typer.Option("--all", help="Those that were dealt with, too.")] = False,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=10_000)] = 100,
     as_json: Json = False,
@@ -59,7 +58,7 @@ def list_letters(
         reason=reason,
         user_id=user,
         before_ms=moment_ms("--older-than", older_than),
-        at_least=at_least,
+        at_least=None if at_least is None else quota_of("--at-least", at_least),
         resolved=None if all_states else False,
         limit=limit,
     )
@@ -126,8 +125,7 @@ def write_off(
 
     Example: python -m worker dead-letters write-off 7 --reason "ticket 4711, goodwill"
     """
-    if not yes:
-        typer.confirm(f"Give up what {len(ids)} dead letters have at stake?", abort=True, err=True)
+    ask(f"Give up what {len(ids)} dead letters have at stake?", yes)
     _each(ids, lambda books, each: books.write_off(each, reason), as_json)
 
 

@@ -10,11 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from relay_billing.webhooks import MAX_LISTED, Webhook
-from worker.cli.opening import ledger, shown_time
+from worker.cli.opening import Json, ledger, shown_time
 
 app = typer.Typer(help="Events told by webhook: list, try failed ones again.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _table(found: list[Webhook]) -> Table:

@@ -1,0 +1,53 @@
+"""No password is shown, wherever it stands; everything else stays as it was."""
+
+import pytest
+
+from worker.masking import masked, masked_value, secrets_of
+
+CASES = [
+    ("postgresql://billing:geheim@db/billing", "postgresql://billing:***@db/billing"),
+    ("redis://:geheim@redis:6379/0", "redis://:***@redis:6379/0"),
+    ("can't reach amqps://u:ge@heim@rabbit//: refused", "can't reach amqps://u:***@rabbit//: refused"),
+    (
+        "postgresql://db/x?user=u&password=geheim&sslmode=require",
+        "postgresql://db/x?user=u&password=***&sslmode=require",
+    ),
+    ("host=db password=geheim dbname=x", "host=db password=*** dbname=x"),
+    ("{'password': 'geheim', 'port': 1}", "{'password': '***', 'port': 1}"),
+    ('{"PGPASSWORD": "geheim"}', '{"PGPASSWORD": "***"}'),
+    ("FLOWER_BASIC_AUTH=ada:geheim", "FLOWER_BASIC_AUTH=***"),
+    ("--basic-auth=ada:geheim", "--basic-auth=***"),
+]
+HARMLESS = [
+    "postgresql://billing@db/billing",
+    "http://127.0.0.1:5555/tasks",
+    "password authentication failed for user 'billing'",
+    "Task billing.settle[5f0c] succeeded in 0.01 s",
+    "mail ada@example.org at 12:30",
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), CASES)
+def test_a_password_is_masked_wherever_it_stands(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_holds_no_password_stays_as_it_was(text: str) -> None:
+    assert masked(text) == text
+
+
+def test_the_passwords_of_the_settings_are_masked_as_written_and_as_meant() -> None:
+    secrets = secrets_of(["postgresql://u:long%2Fsecret@db/x", "redis://:abc@redis", "sqlite:///x.db"])
+    assert secrets == {"long%2Fsecret", "long/secret"}
+    assert masked("it was long/secret, or long%2Fsecret", secrets) == "it was ***, or ***"
+
+
+def test_what_a_log_line_holds_is_masked_to_its_last_part() -> None:
+    line = {"urls": ["redis://:geheim@r"], "n": 1, "none": None, "error": ValueError("amqp://u:geheim@r")}
+    assert masked_value(line) == {
+        "urls": ["redis://:***@r"],
+        "n": 1,
+        "none": None,
+        "error": "ValueError('amqp://u:***@r')",
+    }

@@ -1,0 +1,47 @@
+"""`config show`."""
+
+import json
+
+import typer
+from rich.console import Console
+
+from config.settings import SettingsError, load, sources
+from worker import startup
+from worker.cli.opening import Json
+from worker.cli.shown import table_of
+from worker.masking import masked
+
+app = typer.Typer(help="The settings in use.", no_args_is_help=True)
+
+
+def _shown(value: object) -> object:
+    """As people may see it. What is secret as a whole is a SecretStr, and comes masked already."""
+    return masked(value) if isinstance(value, str) else value
+
+
+@app.callback()
+def _group() -> None:
+    """The settings in use."""
+
+
+@app.command()
+def show(as_json: Json = False) -> None:
+    """Show every setting, its value and where it comes from; passwords are masked. Opens no database.
+
+    Example: BILLING_HOLD_TTL=600 python -m worker config show
+    """
+    try:
+        loaded, origins = load(), sources()
+    except SettingsError as error:
+        raise startup.Refusal(str(error)) from None
+    values = loaded.model_dump(mode="json")
+    rows = {f"BILLING_{name.upper()}": (_shown(value), origins[name]) for name, value in values.items()}
+    if as_json:
+        print(json.dumps({name: {"value": value, "source": source} for name, (value, source) in rows.items()}))
+        return
+    table = table_of("Settings", ("setting", "value", "from"), ())
+    for name, (value, source) in rows.items():
+        table.add_row(
+            name, "" if value is None else str(value).lower() if isinstance(value, bool) else str(value), source
+        )
+    Console().print(table)

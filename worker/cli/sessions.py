@@ -1,0 +1,190 @@
+"""`sessions`: what became of requests, and closing one by hand."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from relay_billing import BillingSession, Ledger, Outcome, RefundJob, SettleJob
+from relay_billing.domain.jobs import Job
+from relay_billing.domain.sessions import Intent, State
+from relay_billing.history import MAX_LISTED, SessionFilter, Story
+from worker import startup
+from worker.cli import shown, story
+from worker.cli.amounts import quota_of
+from worker.cli.opening import Json, Yes, amount, ask, history, ledger, moment_ms, shown_time
+
+app = typer.Typer(help="What became of requests: list, show, and close one by hand.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="REQUEST_ID", help="The relay's id of the request.")]
+
+RELEASED = "released_by_operator"
+NEWER_THAN = "7d"
+"""How far back a list goes that asks for nothing older: closed sessions are found by their age alone."""
+DONE = (Outcome.APPLIED, Outcome.LATE, Outcome.DUPLICATE)
+
+
+@app.command("list")
+def list_sessions(
+    user: Annotated[int | None, typer.Option(help="Only this user's.", min=1)] = None,
+    token: Annotated[int | None, typer.Option(help="Only of this token.", min=1)] = None,
+    state: Annotated[State | None, typer.Option(help="Only in this state.")] = None,
+    older_than: Annotated[str | None, typer.Option(help="Opened before 30m, 12h, 7d ago or a date.")] = None,
+    newer_than: Annotated[
+        str | None, typer.Option(help=f"Opened since; unset: {NEWER_THAN}, of preconsumed ones all.")
+    ] = None,
+    at_least: Annotated[str | None, typer.Option(help="Charged or holding as much: 250000, or 0.5usd.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=MAX_LISTED)] = 100,
+    as_json: Json = False,
+) -> None:
+    """List sessions, newest first. Exits 0, whether there are any or not.
+
+    Example: python -m worker sessions list --state preconsumed --older-than 30m
+    """
+    if newer_than is None and older_than is None and state is not State.PRECONSUMED:
+        newer_than = NEWER_THAN
+    chosen = SessionFilter(
+        user_id=user,
+        token_id=token,
+        state=state,
+        before_ms=moment_ms("--older-than", older_than),
+        after_ms=moment_ms("--newer-than", newer_than),
+        at_least=None if at_least is None else quota_of("--at-least", at_least),
+        limit=limit,
+    )
+    with history() as books:
+        found = books.sessions(chosen)
+    if as_json:
+        print(json.dumps([asdict(each) for each in found]))
+    elif found:
+        Console().print(shown.sessions(found))
+        held = sum(each.pre_consumed_quota for each in found if each.state is State.PRECONSUMED)
+        charged = sum(each.actual_quota or 0 for each in found)
+        print(f"{len(found)} sessions, {amount(held)} held, {amount(charged)} charged")
+    else:
+        print("no sessions")
+
+
+@app.command()
+def show(request_id: Id, as_json: Json = False) -> None:
+    """Tell the whole story of one request, and why its user was charged. Exits 2 when nothing is known of it.
+
+    Example: python -m worker sessions show req-20260131-7f3a
+    """
+    policy = startup.settings().policy
+    with history() as books:
+        told = books.story(request_id)
+    if not told.known:
+        raise startup.Refusal(f"nothing is known of request {request_id!r}: no session, no ledger row, no dead letter")
+    why = story.sentence(told, policy.hold_expiry)
+    if as_json:
+        print(json.dumps(shown.story_values(told, why)))
+        return
+    _print_story(told, why)
+
+
+def _print_story(told: Story, why: str) -> None:
+    session = told.session
+    if session is not None:
+        state = f"{session.state.value}, parked" if session.parked else session.state.value
+        print(f"request {told.request_id}: {state}, paid from {session.source}")
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("when (UTC)", "what", "account"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("change", justify="right", no_wrap=True)
+    table.add_column("balance after", justify="right", no_wrap=True)
+    table.add_column("detail", overflow="fold")
+    for event in story.events(told):
+        change = "" if event.amount is None else f"{event.amount:+,}"
+        after = "" if event.balance_after is None else f"{event.balance_after:,}"
+        table.add_row(shown_time(event.at), event.what, event.account, change, after, event.detail)
+    Console().print(table)
+    print(why)
+
+
+@app.command()
+def release(
+    request_id: Id,
+    reason: Annotated[str, typer.Option(help="Why: at most 64 characters.")] = RELEASED,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Give an open session's hold back, as a refund does. Exits 2 when it is closed, or the relay has said its end.
+
+    Example: python -m worker sessions release req-20260131-7f3a --reason "ticket 4711"
+    """
+    with ledger() as books:
+        job = RefundJob(request_id, reason)
+        session = _closable(books, job)
+        held = amount(session.pre_consumed_quota)
+        ask(f"Give the hold of {held} of session {request_id} back to user {session.user_id}?", yes)
+        _close(books, job, as_json)
+
+
+@app.command()
+def settle(
+    request_id: Id,
+    quota: Annotated[str, typer.Argument(metavar="AMOUNT", help="Quota like 250000, or dollars like 0.5usd.")],
+    reason: Annotated[str, typer.Option(help="Why: 1 to 64 characters.")],
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Charge a session that its relay never settled. Exits 2 when it is closed, or the relay has said its end.
+
+    Example: python -m worker sessions settle req-20260131-7f3a 0.5usd --reason "ticket 4711"
+    """
+    actual = quota_of("AMOUNT", quota)
+    with ledger() as books:
+        job = SettleJob(request_id, actual, reason)
+        limit = books.policy.max_settle_quota
+        if limit and actual > limit:
+            raise startup.Refusal(
+                f"AMOUNT: {amount(actual)} is above BILLING_MAX_SETTLE_QUOTA, {amount(limit)}; raise it for this once"
+            )
+        session = _closable(books, job)
+        ask(f"Charge user {session.user_id} {amount(actual)} for session {request_id}?", yes)
+        _close(books, job, as_json)
+
+
+def _closable(books: Ledger, job: Job) -> BillingSession:
+    """The session, when an operator may close it so; else a Refusal: nothing is to become a dead letter by hand."""
+    session = books.get(job.request_id)
+    again = isinstance(job, SettleJob) and session.actual_quota == job.actual_quota
+    if session.state is State.REFUNDED or (session.state in (State.SETTLED, State.FUNDING_SETTLED) and not again):
+        charged = "" if session.actual_quota is None else f" with {amount(session.actual_quota)}"
+        raise startup.Refusal(f"session {job.request_id!r} is {session.state.value} already{charged}: nothing was done")
+    if isinstance(job, RefundJob) and session.state is State.EXPIRED:
+        raise startup.Refusal(f"session {job.request_id!r} is expired: its hold went back already, nothing was done")
+    same = again if isinstance(job, SettleJob) else session.intent is Intent.REFUND
+    if session.intent is not None and not (same or _intends(session, job)):
+        asked = session.intent.value if session.intent_quota is None else f"settle with {amount(session.intent_quota)}"
+        raise startup.Refusal(
+            f"session {job.request_id!r}: its relay asked to {asked} at {shown_time(session.intent_at)} UTC, "
+            "a worker or the sweep will do it: nothing was done"
+        )
+    return session
+
+
+def _intends(session: BillingSession, job: Job) -> bool:
+    return isinstance(job, SettleJob) and session.intent is Intent.SETTLE and session.intent_quota == job.actual_quota
+
+
+def _close(books: Ledger, job: Job, as_json: bool) -> None:
+    (answer,) = books.judge([job])
+    done = answer.outcome in DONE and not answer.differs
+    if as_json:
+        words = {"request_id": job.request_id, "outcome": answer.outcome.value, "detail": answer.detail, "done": done}
+        print(json.dumps(words))
+    elif done:
+        state = books.get(job.request_id)
+        charged = (
+            "" if state.actual_quota is None else f", user {state.user_id} was charged {amount(state.actual_quota)}"
+        )
+        print(f"{job.request_id}: {answer.outcome.value}, now {state.state.value}{charged}")
+    else:
+        print(f"{job.request_id}: {answer.outcome.value}, nothing moved: {answer.detail}")
+    raise typer.Exit(0 if done else 1)
