@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, ColumnElement, Connection, Executable, RowMapping, and_, case, cast, func, select
 
 from relay_billing.domain.sessions import State
-from relay_billing.schema import billing_dead_letters, billing_reconciliations, billing_sessions
+from relay_billing.schema import billing_dead_letters, billing_reconciliations, billing_sessions, in_state, in_states
 
 NOT_APPLIED = (State.PRECONSUMED.value, State.FUNDING_SETTLED.value, State.EXPIRED.value)
 """States in which an intent still waits to be carried out (semantics §9)."""
@@ -70,14 +70,14 @@ def holds() -> Executable:
     oldest = func.min(case((s.parked.is_(False), s.created_at))).label("oldest_at")
     parked = func.count(case((s.parked.is_(True), 1))).label("parked")
     columns = (func.count().label("count"), _quota(s.pre_consumed_quota), oldest, parked)
-    return select(*columns).select_from(billing_sessions).where(s.state == State.PRECONSUMED.value)
+    return select(*columns).select_from(billing_sessions).where(in_state(State.PRECONSUMED.value))
 
 
 def intents() -> Executable:
     """Waiting intents; the condition is that of `ix_billing_sessions_waiting`."""
     s = billing_sessions.c
     columns = (func.count().label("count"), _quota(s.intent_quota), func.min(s.intent_at).label("oldest_at"))
-    waiting = and_(s.intent.is_not(None), s.state.in_(NOT_APPLIED))
+    waiting = and_(s.intent.is_not(None), in_states(*NOT_APPLIED))
     return select(*columns).select_from(billing_sessions).where(waiting)
 
 

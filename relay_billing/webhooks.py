@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import String, delete, literal_column, select, update
 
 from relay_billing.domain import inputs
 from relay_billing.domain.errors import InvalidRequest
@@ -50,7 +50,9 @@ def claim(now_ms: int, limit: int) -> Steps[list[Webhook]]:
 
     Each counts one more attempt and is due again after its pause: whoever dies while sending leaves it to that time.
     """
-    due = _ROWS.where(_C.state == PENDING, _C.next_at <= now_ms).order_by(_C.next_at, _C.id).limit(limit)
+    # Written out: a plan that is kept could not use the partial index for a parameter.
+    pending = _C.state == literal_column(f"'{PENDING}'", String)
+    due = _ROWS.where(pending, _C.next_at <= now_ms).order_by(_C.next_at, _C.id).limit(limit)
     (found,) = yield [Command(due.with_for_update(skip_locked=True))]
     if not found.rows:
         return []

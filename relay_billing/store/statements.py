@@ -8,6 +8,7 @@ from relay_billing.domain.sessions import BillingSession, State
 from relay_billing.schema import (
     billing_ledger,
     billing_sessions,
+    in_state,
     subscription_plans,
     tokens,
     user_subscriptions,
@@ -80,7 +81,7 @@ PLANS = select(_P.id, _P.title, _P.quota_reset_period, _P.quota_reset_custom_sec
 PLANS_OF_ACTIVE = PLANS.where(_P.id.in_(select(_B.plan_id).where(*_ACTIVE_OF)))
 TRUSTED_OPEN = (
     select(_S.user_id, func.count().label("open"))
-    .where(among(_S.user_id, "ids"), _S.state == State.PRECONSUMED.value, _S.trusted)
+    .where(among(_S.user_id, "ids"), in_state(State.PRECONSUMED.value), _S.trusted)
     .group_by(_S.user_id)
 )
 

@@ -15,7 +15,7 @@ from relay_billing.domain.changes import Book
 from relay_billing.domain.errors import UpdateDataError
 from relay_billing.domain.events import events_of
 from relay_billing.domain.sessions import BillingSession, Intent, State
-from relay_billing.schema import billing_sessions, subscription_plans, user_subscriptions
+from relay_billing.schema import billing_sessions, in_state, in_states, subscription_plans, user_subscriptions
 from relay_billing.store import statements
 from relay_billing.store.commands import Command, Load, Reply, Rows, constant
 from relay_billing.store.dialects import Dialect
@@ -123,7 +123,7 @@ def load_due_subscriptions(book: Book, after_id: int, limit: int) -> Load:
 def expired_ids(now_ms: int, limit: int) -> Command:
     """Request ids of holds that nobody closed in time, oldest first; other sweepers' are skipped (semantics §8)."""
     c = billing_sessions.c
-    where = (c.state == State.PRECONSUMED.value, c.expires_at < now_ms, c.intent.is_(None), c.parked.is_(False))
+    where = (in_state(State.PRECONSUMED.value), c.expires_at < now_ms, c.intent.is_(None), c.parked.is_(False))
     rows = select(c.request_id).where(*where).order_by(c.expires_at).limit(limit)
     return Command(rows.with_for_update(key_share=True, skip_locked=True))
 
@@ -131,8 +131,8 @@ def expired_ids(now_ms: int, limit: int) -> Command:
 def waiting_ids(before_ms: int, limit: int) -> Command:
     """Request ids whose intent has waited since before `before_ms`; other sweepers' are skipped (semantics §9)."""
     c = billing_sessions.c
-    states = [State.PRECONSUMED.value, State.FUNDING_SETTLED.value, State.EXPIRED.value]
-    where = (c.intent.is_not(None), c.state.in_(states), c.intent_at < before_ms, c.parked.is_(False))
+    states = in_states(State.PRECONSUMED.value, State.FUNDING_SETTLED.value, State.EXPIRED.value)
+    where = (c.intent.is_not(None), states, c.intent_at < before_ms, c.parked.is_(False))
     rows = select(c.request_id).where(*where).order_by(c.intent_at).limit(limit)
     return Command(rows.with_for_update(key_share=True, skip_locked=True))
 
