@@ -9,14 +9,17 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from celery import Celery
-from kombu import Exchange, Queue
 
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.jobs import QUEUE, WEBHOOKS_QUEUE, Job, summary, task_of
 from relay_billing.tls import broker_tls
+
+if TYPE_CHECKING:
+    # Imported where they are used: they are a fifth of what importing this package takes.
+    from celery import Celery
+    from kombu import Queue
 
 log = logging.getLogger("relay_billing")
 
@@ -33,9 +36,16 @@ CLOSE_TIMEOUT_S = 5.0
 RETRIES = {"max_retries": 2, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2}
 
 
-def billing_queue(scheme: str) -> Queue:
+def _queue(name: str, exchange_type: str, arguments: dict[str, object] | None) -> "Queue":
+    """A durable queue and an exchange of the same name."""
+    from kombu import Exchange, Queue
+
+    return Queue(name, Exchange(name, type=exchange_type), routing_key=name, durable=True, queue_arguments=arguments)
+
+
+def billing_queue(scheme: str) -> "Queue":
     """The queue `billing`, durable; on RabbitMQ a quorum queue, whose delayed jobs need a topic exchange."""
-    arguments = None
+    arguments: dict[str, object] | None = None
     if scheme.startswith("amqp"):
         arguments = {
             "x-queue-type": "quorum",
@@ -46,21 +56,18 @@ def billing_queue(scheme: str) -> Queue:
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
-    return Queue(QUEUE, Exchange(QUEUE, type="topic"), routing_key=QUEUE, durable=True, queue_arguments=arguments)
+    return _queue(QUEUE, "topic", arguments)
 
 
-def webhooks_queue(scheme: str) -> Queue:
+def webhooks_queue(scheme: str) -> "Queue":
     """The queue `billing.webhooks`: beat asks here for deliveries; a message that is lost is asked for again."""
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if scheme.startswith("amqp") else None
-    exchange = Exchange(WEBHOOKS_QUEUE, type="topic")
-    return Queue(WEBHOOKS_QUEUE, exchange, routing_key=WEBHOOKS_QUEUE, durable=True, queue_arguments=arguments)
+    quorum: dict[str, object] = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
+    return _queue(WEBHOOKS_QUEUE, "topic", quorum if scheme.startswith("amqp") else None)
 
 
-def dead_queue() -> Queue:
+def dead_queue() -> "Queue":
     """RabbitMQ's queue of messages that were rejected, or given out too often."""
-    arguments = {"x-queue-type": "quorum"}
-    exchange = Exchange(DEAD_QUEUE, type="fanout")
-    return Queue(DEAD_QUEUE, exchange, durable=True, queue_arguments=arguments)
+    return _queue(DEAD_QUEUE, "fanout", {"x-queue-type": "quorum"})
 
 
 def broker_options(broker_url: str) -> dict[str, object]:
@@ -216,7 +223,9 @@ class Publisher:
                 return
             thread.join(CLOSE_TIMEOUT_S)
 
-    def _app(self) -> Celery:
+    def _app(self) -> "Celery":
+        from celery import Celery
+
         # Not the current app: a relay that uses Celery itself keeps its own.
         app = Celery("relay_billing", set_as_current=False)
         app.conf.update(self._options)
@@ -224,13 +233,13 @@ class Publisher:
         app.amqp.Producer(app.connection_for_write(), auto_declare=False).release()
         return app
 
-    def _work(self, app: Celery) -> None:
+    def _work(self, app: "Celery") -> None:
         waiting = self._waiting
         while (receipt := waiting.get()) is not None:
             receipt.finish(self._send(app, receipt.jobs))
         app.close()
 
-    def _send(self, app: Celery, jobs: Sequence[Job]) -> bool:
+    def _send(self, app: "Celery", jobs: Sequence[Job]) -> bool:
         messages: dict[str, list[Job]] = {}
         for job in jobs:
             messages.setdefault(task_of(job), []).append(job)

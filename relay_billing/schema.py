@@ -130,7 +130,7 @@ def in_state(state: str) -> ColumnElement[bool]:
 
     As a parameter it would be unknown to a plan that is kept, and a partial index of no use.
     """
-    return _STATE == literal_column(f"'{state}'", String)
+    return literal_column(f"'{state}'", String) == _STATE
 
 
 def in_states(*states: str) -> ColumnElement[bool]:

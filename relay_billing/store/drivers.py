@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, CursorResult, Engine, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import URL, Connection, CursorResult, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -214,37 +213,16 @@ def _engine_options(url: URL) -> dict[str, object]:
     }
 
 
-def _plan_once(engine: Engine) -> None:
-    """Have PostgreSQL keep the plans of prepared statements: else it plans lists of ids anew at every call.
-
-    That took a third of a settle's time. Plans are made again whenever a table's statistics change.
-    """
-
-    def keep_plans(connection: DBAPIConnection, _: object) -> None:
-        connection.autocommit = True
-        cursor = connection.cursor()
-        cursor.execute("SET plan_cache_mode = force_generic_plan")
-        cursor.close()
-        connection.autocommit = False
-
-    if engine.dialect.name == "postgresql":
-        event.listen(engine, "connect", keep_plans)
-
-
 def engine_of(database_url: str) -> Engine:
     """An engine for a database URL; of PostgreSQL through psycopg 3. Raises InvalidRequest for another database."""
     url = _url(database_url)
     if url.get_backend_name() == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    engine = create_engine(url, **_engine_options(url))
-    _plan_once(engine)
-    return engine
+    return create_engine(url, **_engine_options(url))
 
 
 def async_engine_of(database_url: str) -> AsyncEngine:
     """As `engine_of`, for asyncio; SQLite is reached through aiosqlite."""
     url = _url(database_url)
     driver = "postgresql+psycopg" if url.get_backend_name() == "postgresql" else "sqlite+aiosqlite"
-    engine = create_async_engine(url.set(drivername=driver), **_engine_options(url))
-    _plan_once(engine.sync_engine)
-    return engine
+    return create_async_engine(url.set(drivername=driver), **_engine_options(url))
