@@ -126,6 +126,8 @@ def test_settings_are_shown_with_their_origin_and_without_passwords(
     monkeypatch.setenv("BILLING_DATABASE_URL", "postgresql://billing:geheim@db/billing?sslpassword=geheim")
     monkeypatch.setenv("BILLING_BROKER_URL", "redis://:geheim@redis:6379/0")
     monkeypatch.setenv("BILLING_FLOWER_BASIC_AUTH", "ada:geheim")
+    monkeypatch.setenv("BILLING_WEBHOOK_URL", "https://hooks.example.org/services/geheim")
+    monkeypatch.setenv("BILLING_WEBHOOK_SECRET", "geheim-geheim-geheim")
     shown, values = typed("config", "show"), json.loads(typed("config", "show", "--json").stdout)
     assert values["BILLING_BROKER_URL"] == {"value": "redis://:***@redis:6379/0", "source": "environment"}
     assert values["BILLING_HOLD_TTL"] == {"value": 600, "source": ".env"}
