@@ -48,7 +48,7 @@ def _restrict(**_: object) -> None:
 
 @signals.setup_logging.connect
 def _log(**_: object) -> None:
-    logs.configure(settings.log_format, (settings.database_url, settings.broker_url))
+    logs.configure(settings.log_format, startup.secrets(settings))
 
 
 signals.task_prerun.connect(logs.begin_task)

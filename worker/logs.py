@@ -7,17 +7,18 @@ from collections.abc import Iterable
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from worker.masking import masked, masked_value, secrets_of
+from worker.masking import masked, masked_value
 
 
 class Mask:
     """The last processor before a line is written: passwords go, those in the text of exceptions too.
 
-    `urls` are those of the settings: their passwords are masked wherever they stand.
+    `secrets` are those of the settings: they are masked wherever they stand.
     """
 
-    def __init__(self, urls: Iterable[str] = ()) -> None:
-        self._secrets = secrets_of(urls)
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        # The longest first: one may be a part of another.
+        self._secrets = tuple(sorted(secrets, key=len, reverse=True))
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         """The same line, masked."""
@@ -34,10 +35,10 @@ def end_task(**_: object) -> None:
     structlog.contextvars.unbind_contextvars("task_id")
 
 
-def configure(log_format: str, urls: Iterable[str] = ()) -> None:
+def configure(log_format: str, secrets: Iterable[str] = ()) -> None:
     """Send structlog's and the standard library's lines the same way.
 
-    `log_format`: `console` (coloured in a terminal) or `json`. `urls`: whose passwords are never written.
+    `log_format`: `console` (coloured in a terminal) or `json`. `secrets`: what is never written.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -67,7 +68,7 @@ def configure(log_format: str, urls: Iterable[str] = ()) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 # As text, without the values of local variables: a URL among them holds a password.
                 structlog.processors.format_exc_info,
-                Mask(urls),
+                Mask(secrets),
                 renderer,
             ],
         )

@@ -2,14 +2,16 @@
 
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from pydantic import SecretStr
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import Settings, SettingsError, load
 from relay_billing import migrations
 from relay_billing.store.drivers import engine_of, shown
-from worker.masking import masked
+from worker.masking import SHORTEST_SECRET, masked, secrets_of
 
 
 class Refusal(SystemExit):
@@ -31,6 +33,17 @@ def settings() -> Settings:
     if url.get_backend_name() == "sqlite" and url.database:
         _make_folder("BILLING_DATABASE_URL", Path(url.database).parent)
     return loaded
+
+
+def secrets(loaded: Settings) -> frozenset[str]:
+    """What no line may show: the passwords of URLs, what is declared secret, and the webhook's path."""
+    found = set(secrets_of((loaded.database_url, loaded.broker_url)))
+    declared = [value for value in dict(loaded).values() if isinstance(value, SecretStr)]
+    for entry in (entry.strip() for value in declared for entry in value.get_secret_value().split(",")):
+        # Of `user:password` the user may be seen.
+        found |= {entry, entry.partition(":")[2]}
+    found.add(urlsplit(loaded.webhook_url).path.strip("/"))
+    return frozenset(each for each in found if len(each) >= SHORTEST_SECRET)
 
 
 def _make_folder(setting: str, folder: Path) -> None:

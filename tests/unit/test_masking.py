@@ -1,7 +1,12 @@
 """No password is shown, wherever it stands; everything else stays as it was."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
+from tests.fixtures.workers import ROOT
 from worker.masking import masked, masked_value, secrets_of
 
 CASES = [
@@ -51,3 +56,22 @@ def test_what_a_log_line_holds_is_masked_to_its_last_part() -> None:
         "none": None,
         "error": "ValueError('amqp://u:***@r')",
     }
+
+
+def test_no_line_of_the_log_holds_a_password_those_of_exceptions_neither() -> None:
+    code = """
+import logging, structlog
+from worker import logs
+logs.configure("json", {"planted-secret"})
+try:
+    raise OSError("redis://:geheim@r is away, planted-secret")
+except OSError as error:
+    logging.getLogger("celery").exception("lost %s", "amqp://u:geheim@r//")
+    structlog.get_logger("tasks").exception("lost", error=error, url="postgresql://u:geheim@db/x")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines] == ["lost amqp://u:***@r//", "lost"]
+    assert all("OSError: redis://:***@r is away, ***" in line["exception"] for line in lines)
+    assert "geheim" not in done.stderr
+    assert "planted-secret" not in done.stderr

@@ -14,9 +14,9 @@ from worker.masking import masked
 app = typer.Typer(help="The settings in use.", no_args_is_help=True)
 
 
-def _shown(value: object) -> object:
+def _shown(value: object, secrets: frozenset[str]) -> object:
     """As people may see it. What is secret as a whole is a SecretStr, and comes masked already."""
-    return masked(value) if isinstance(value, str) else value
+    return masked(value, secrets) if isinstance(value, str) else value
 
 
 @app.callback()
@@ -35,7 +35,8 @@ def show(as_json: Json = False) -> None:
     except SettingsError as error:
         raise startup.Refusal(str(error)) from None
     values = loaded.model_dump(mode="json")
-    rows = {f"BILLING_{name.upper()}": (_shown(value), origins[name]) for name, value in values.items()}
+    secrets = startup.secrets(loaded)
+    rows = {f"BILLING_{name.upper()}": (_shown(value, secrets), origins[name]) for name, value in values.items()}
     if as_json:
         print(json.dumps({name: {"value": value, "source": source} for name, (value, source) in rows.items()}))
         return
