@@ -220,3 +220,15 @@ def test_every_command_has_json_and_an_example(words: tuple[str, ...], monkeypat
     assert "--json" in said
     assert "Example: " in said
     assert f"python -m worker {' '.join(named)}" in said
+
+
+def test_an_implausible_settle_is_replaced_by_hand_as_the_runbook_says(books: Engine) -> None:
+    ledger = Ledger(books, Policy(trust_quota=0))
+    ledger.intend([SettleJob("open", HUGE)])
+    ledger.apply([SettleJob("open", HUGE)])
+    letter = ledger.dead_letters()[-1].id
+    assert typed("sessions", "settle", "open", "80", "--reason", "ticket", "--yes").exit_code == 0
+    assert typed("dead-letters", "write-off", str(letter), "--reason", "settled by hand", "--yes").exit_code == 0
+    assert (states(books)["open"], wallet(books)) == ("settled", WEALTH - 70 - 200 - 80)
+    assert "was charged 80 ($0.000160) from wallet 1" in typed("sessions", "show", "open").stdout
+    assert typed("reconcile").exit_code == 0
