@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from sqlalchemy import Pool
+
 from relay_billing.domain import inputs
 from relay_billing.domain.errors import BillingError, BillingUnavailable, UpdateDataError, not_safe
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
@@ -58,6 +60,8 @@ def _bound(session: BillingSession, client: "BillingClient", closing: Closing | 
 def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:
     client = parent()
     if client is not None:
+        # Kept, for they are the parent's to close, and psycopg complains of connections that are dropped open.
+        client._inherited.append(client._engine.pool)
         client._engine.dispose(close=False)
         client._holds.forget()
         client._ends.forget()
@@ -84,6 +88,7 @@ class BillingClient:
         how = gathering or Gathering()
         self._meter = meter_of(metrics)
         self._engine = engine_of(database_url)
+        self._inherited: list[Pool] = []
         self._ledger = Ledger(self._engine, policy)
         unposted = None if self._meter is None else self._meter.unposted
         self._publisher = Publisher(broker_url, self._ledger.policy.publish_timeout, unposted)

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection, CursorResult, Engine, create_engine, make_url
@@ -27,6 +28,8 @@ FIRST_PAUSE_S = 0.02
 POOL_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 5
 
+PIPELINING = ("psycopg", "psycopg_async")
+"""Drivers, as SQLAlchemy calls them, that are sent statements past it; others go the long way."""
 DIALECTS = {each.name: each for each in (POSTGRESQL, SQLITE)}
 
 
@@ -34,7 +37,8 @@ def dialect_of(engine: Engine | AsyncEngine) -> Dialect:
     """The dialect of an engine. Raises InvalidRequest for a database that is not supported."""
     if engine.dialect.name not in DIALECTS:
         raise InvalidRequest("database_url", f"{engine.dialect.name} is not supported; use {', '.join(DIALECTS)}")
-    return DIALECTS[engine.dialect.name]
+    found = DIALECTS[engine.dialect.name]
+    return found if engine.dialect.driver in PIPELINING else replace(found, hold_at_once=None)
 
 
 def _reply(result: CursorResult[tuple[object, ...]]) -> Reply:
@@ -46,7 +50,7 @@ def _reply(result: CursorResult[tuple[object, ...]]) -> Reply:
 
 def run(connection: Connection, steps: Steps[T]) -> T:
     """Carry a generator of commands to its end on one connection; return what it returns."""
-    send = connection.dialect.name == "postgresql"
+    send = connection.dialect.driver in PIPELINING
     try:
         commands = next(steps)
         while True:
@@ -62,7 +66,7 @@ def run(connection: Connection, steps: Steps[T]) -> T:
 
 async def arun(connection: AsyncConnection, steps: Steps[T]) -> T:
     """As `run`, on an async connection."""
-    send = connection.dialect.name == "postgresql"
+    send = connection.dialect.driver in PIPELINING
     try:
         commands = next(steps)
         while True:
