@@ -148,8 +148,14 @@ Index(
     postgresql_where=_OPEN,
     sqlite_where=_OPEN,
 )
-# For retention. Rows come in the order of their age, so a BRIN of a few pages does, and no settle has to touch it.
-Index("ix_billing_sessions_created", billing_sessions.c.created_at, postgresql_using="brin")
+# For retention, and for proofs of what has moved since a time. Rows come in the order of their age, so a BRIN of a few
+# pages does; it holds both times apart, so that either is looked up in it.
+Index(
+    "ix_billing_sessions_times",
+    billing_sessions.c.created_at,
+    billing_sessions.c.closed_at,
+    postgresql_using="brin",
+)
 Index(
     "ix_billing_sessions_waiting",
     billing_sessions.c.intent_at,
