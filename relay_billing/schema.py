@@ -122,7 +122,7 @@ billing_sessions = Table(
     Column("closed_at", BigInteger),
 )
 
-_STATE = billing_sessions.c.state
+_SESSION = billing_sessions.c
 
 
 def in_state(state: str) -> ColumnElement[bool]:
@@ -130,12 +130,12 @@ def in_state(state: str) -> ColumnElement[bool]:
 
     As a parameter it would be unknown to a plan that is kept, and a partial index of no use.
     """
-    return _STATE == literal_column(f"'{state}'", String)
+    return _SESSION.state == literal_column(f"'{state}'", String)
 
 
 def in_states(*states: str) -> ColumnElement[bool]:
     """As `in_state`, for several."""
-    return _STATE.in_([literal_column(f"'{state}'", String) for state in states])
+    return _SESSION.state.in_([literal_column(f"'{state}'", String) for state in states])
 
 
 _OPEN = in_state("preconsumed")

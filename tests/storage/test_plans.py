@@ -30,14 +30,15 @@ FILL = (
     "INSERT INTO subscription_plans (id, title, quota_reset_period) VALUES (1, 'daily', 'daily')",
     f"""INSERT INTO user_subscriptions (id, user_id, plan_id, amount_total, end_time)
         SELECT n, n, 1, 1000000, 4000000000 FROM generate_series(1, {USERS}) n""",
-    # All are settled but the last ones, which are held; every hundredth of the rest waits for its intent.
+    # All are settled but the last ones, which are held.
     f"""INSERT INTO billing_sessions (request_id, user_id, token_id, quota, model_name, preference, playground, state,
             source, pre_consumed_quota, token_consumed, trusted, created_at, expires_at, actual_quota, closed_at)
         SELECT 'old' || n, 1 + n % {USERS}, 1 + n % {USERS}, 10, 'm', 'wallet_only', false,
             CASE WHEN n > {SESSIONS - RECENT} THEN 'preconsumed' ELSE 'settled' END,
             'wallet', 10, 10, false, at, at + 3600000,
             CASE WHEN n <= {SESSIONS - RECENT} THEN 10 END, CASE WHEN n <= {SESSIONS - RECENT} THEN at + 5000 END
-        FROM generate_series(1, {SESSIONS}) n, LATERAL (SELECT {START}000 - ({SESSIONS}::bigint - n) * {STEP_MS} AS at) t
+        FROM generate_series(1, {SESSIONS}) n,
+            LATERAL (SELECT {START}000 - ({SESSIONS}::bigint - n) * {STEP_MS} AS at) t
         ORDER BY n""",
     """INSERT INTO billing_ledger (request_id, account_type, account_id, kind, amount, balance_after, created_at)
         SELECT request_id, leg, user_id, 'pre_consume', -10, 1000000000, created_at
