@@ -2,19 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, Insert, Select, Update, create_engine, make_url, text
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.pool import NullPool
 
 from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob
 from relay_billing.deadletters import Filter, of_job
 from relay_billing.schema import metadata
+from relay_billing.store import statements
+from relay_billing.store.at_once import HOLD
 from tests.fixtures.books import START, Clock
-from tests.fixtures.plans import Plan, Plans, explaining
+from tests.fixtures.plans import Plan, Plans, comparable, explaining
 
 BIG = ("billing_sessions", "billing_ledger")
-SESSIONS, USERS, RECENT = 300_000, 20_000, 200
+SESSIONS, USERS, RECENT = 60_000, 20_000, 200
 DAY_S = 86_400
 DAYS = 31
 """Sessions are spread over them; the last ones have just begun."""
@@ -26,15 +30,15 @@ FILL = (
     "INSERT INTO subscription_plans (id, title, quota_reset_period) VALUES (1, 'daily', 'daily')",
     f"""INSERT INTO user_subscriptions (id, user_id, plan_id, amount_total, end_time)
         SELECT n, n, 1, 1000000, 4000000000 FROM generate_series(1, {USERS}) n""",
-    # All are settled but the last ones, which are held; every hundredth of the rest waits for its intent.
+    # All are settled but the last ones, which are held.
     f"""INSERT INTO billing_sessions (request_id, user_id, token_id, quota, model_name, preference, playground, state,
             source, pre_consumed_quota, token_consumed, trusted, created_at, expires_at, actual_quota, closed_at)
         SELECT 'old' || n, 1 + n % {USERS}, 1 + n % {USERS}, 10, 'm', 'wallet_only', false,
             CASE WHEN n > {SESSIONS - RECENT} THEN 'preconsumed' ELSE 'settled' END,
             'wallet', 10, 10, false, at, at + 3600000,
             CASE WHEN n <= {SESSIONS - RECENT} THEN 10 END, CASE WHEN n <= {SESSIONS - RECENT} THEN at + 5000 END
-        FROM generate_series(1, {SESSIONS}) n, LATERAL (SELECT
-            {START}000 - ({SESSIONS}::bigint - n) * {STEP_MS} AS at) t
+        FROM generate_series(1, {SESSIONS}) n,
+            LATERAL (SELECT {START}000 - ({SESSIONS}::bigint - n) * {STEP_MS} AS at) t
         ORDER BY n""",
     """INSERT INTO billing_ledger (request_id, account_type, account_id, kind, amount, balance_after, created_at)
         SELECT request_id, leg, user_id, 'pre_consume', -10, 1000000000, created_at
@@ -110,9 +114,12 @@ def _purge_nothing(on: Watched) -> None:
     assert on.ledger.purge(2 * DAYS * DAY_S) == 0
 
 
-def _purge_a_day(on: Watched) -> None:
-    assert on.ledger.purge((DAYS - 1) * DAY_S) > 500
+def _prove_the_last_hour(on: Watched) -> None:
+    on.ledger.reconcile(since_ms=(START - 3_600) * 1000)
 
+
+FRAGMENTS = ("PLANS",)
+"""Statements that others are made of."""
 
 CASES: dict[str, Callable[[Watched], None]] = {
     "holds, reserves, intents and settles in batches": _hold_and_settle,
@@ -120,7 +127,7 @@ CASES: dict[str, Callable[[Watched], None]] = {
     "sweeps and the overview": _sweeps,
     "dead letters": _dead_letters,
     "a purge that finds nothing": _purge_nothing,
-    "a purge of a day": _purge_a_day,
+    "a proof of the last hour": _prove_the_last_hour,
 }
 
 
@@ -138,8 +145,34 @@ def test_what_runs_often_reads_no_big_table_from_end_to_end(case: str, big: Watc
     assert scanned(found) == []
 
 
-def test_a_scan_is_found_where_there_is_one(big: Watched) -> None:
+PLANTED = {
+    "in the table's order": "SELECT count(*) FROM billing_sessions WHERE model_name = 'm'",
+    "in an index's order": "SELECT * FROM billing_sessions WHERE model_name = 'x' ORDER BY request_id LIMIT 1",
+}
+
+
+@pytest.mark.parametrize("statement", PLANTED.values(), ids=PLANTED)
+def test_a_scan_is_found_where_there_is_one(statement: str, big: Watched) -> None:
+    before = len(big.plans.seen())
     with big.engine.connect() as connection:
-        before = len(big.plans.seen())
-        connection.execute(text("SELECT count(*) FROM billing_sessions WHERE model_name = 'm'"))
+        connection.execute(text(statement))
     assert [table for table, _ in scanned(big.plans.seen()[before:])] == ["billing_sessions"]
+
+
+def _beginning(statement: Select[Any] | Insert | Update) -> str:
+    """How the server is sent a statement: reads whole, writes in sets as far as their table or first column."""
+    sent = comparable(str(statement.compile(dialect=PGDialect_psycopg())))  # type: ignore[no-untyped-call]
+    return sent if isinstance(statement, Select) else sent.split("=")[0].split("(")[0]
+
+
+def test_every_hot_statement_is_among_those_that_were_looked_at(big: Watched) -> None:
+    _hold_and_settle(big)
+    _hold_at_once(big)
+    seen = {plan.statement for plan in big.plans.seen()}
+    hot = {
+        name: _beginning(each)
+        for name, each in vars(statements).items()
+        if isinstance(each, Select | Insert | Update) and not name.startswith("_") and name not in FRAGMENTS
+    }
+    hot["HOLD"] = comparable(HOLD)
+    assert [name for name, begins in hot.items() if not any(each.startswith(begins) for each in seen)] == []
