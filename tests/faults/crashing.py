@@ -6,7 +6,9 @@ from collections.abc import Callable
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import psycopg
 from sqlalchemy import Engine, event
 
 from relay_billing import BillingClient, Ledger, Policy, RefundJob, SettleJob
@@ -50,6 +52,19 @@ USE_CASES: dict[str, Callable[[Engine], object]] = {
 }
 
 
+def _step_at_the_driver(step: Callable[[], None]) -> None:
+    """Step around every statement that psycopg is given: not all of them go through SQLAlchemy."""
+    carry_out = psycopg.Cursor.execute
+
+    def execute(cursor: psycopg.Cursor[Any], *given: Any, **options: Any) -> psycopg.Cursor[Any]:  # noqa: ANN401
+        step()
+        answer = carry_out(cursor, *given, **options)
+        step()
+        return answer
+
+    psycopg.Cursor.execute = execute  # type: ignore[method-assign,assignment]
+
+
 def _child(database_url: str, name: str, point: int, folder: str) -> None:
     os.environ["CRASH_FOLDER"] = folder
     engine = engine_of(database_url)
@@ -59,8 +74,12 @@ def _child(database_url: str, name: str, point: int, folder: str) -> None:
         if next(steps) == point:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for moment in ("before_cursor_execute", "after_cursor_execute", "commit"):
-        event.listen(engine, moment, step)
+    event.listen(engine, "commit", step)
+    if engine.dialect.name == "postgresql":
+        _step_at_the_driver(step)
+    else:
+        for moment in ("before_cursor_execute", "after_cursor_execute"):
+            event.listen(engine, moment, step)
     USE_CASES[name](engine)
     step()
     engine.dispose()
