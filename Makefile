@@ -29,7 +29,7 @@ docs: $(STAMP)
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED))
 
-# Ours against the naive ways, half an hour: make bench PARTS="holds settles growth memory"
+# Ours against the naive ways, half an hour: make bench PARTS="holds settles tuning growth memory"
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(PARTS)
 

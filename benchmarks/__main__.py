@@ -1,4 +1,4 @@
-"""`make bench`: everything, or the parts that are named: holds, settles, growth, memory."""
+"""`make bench`: everything, or the parts that are named: holds, settles, tuning, growth, memory."""
 
 import argparse
 import json
@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine, text
 
-from benchmarks import growth, holds, plots, settles
+from benchmarks import growth, holds, plots, settles, tuning
 from benchmarks.measure import USERS, Scenario, play
 from benchmarks.site import Site, opened, worker
 
-PARTS = ("holds", "settles", "growth", "memory")
+PARTS = ("holds", "settles", "tuning", "growth", "memory")
 MEMORY_SETTLES = 1_000_000
 PGBENCH = """\\set of random(1, {users})
 BEGIN;
@@ -128,6 +128,9 @@ def main() -> None:
                 with settles.compared(site, broker) as through:
                     play(through, chosen.rounds)
                     scenarios += through
+    if "tuning" in chosen.parts:
+        with opened(("redis", "rabbitmq")) as site:
+            results["tuning"] = tuning.measured(site)
     if "growth" in chosen.parts:
         with opened(sessions=0) as site:
             results["growth"] = growth.measured(site)

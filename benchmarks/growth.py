@@ -43,7 +43,7 @@ def grow(site: Site, there: int, size: int) -> None:
             connection.execute(text(SESSIONS), span)
             connection.execute(text(ENTRIES), span)
     engine.dispose()
-    site.vacuum()
+    site.settle_down()
 
 
 def settles(site: Site) -> Rate:

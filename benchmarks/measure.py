@@ -91,38 +91,62 @@ class Scenario:
         return {"name": self.name, "group": self.group, "callers": self.callers, "ways": ways}
 
 
+WARM_UP_S = 0.5
+"""Not counted, of ours and of the baselines alike: connections are opened then, and statements prepared."""
+
+
+class Clock:
+    """Runs for a warm-up and then so many seconds; keeps the latencies of what began after the warm-up."""
+
+    def __init__(self, seconds: float) -> None:
+        self._warm = time.perf_counter() + WARM_UP_S
+        self._end = self._warm + seconds
+        self._latencies: list[float] = []
+
+    def running(self) -> bool:
+        """Whether another call is to be made."""
+        return time.perf_counter() < self._end
+
+    def took(self, began: float) -> None:
+        """A call that began then has ended."""
+        if began >= self._warm:
+            self._latencies.append(time.perf_counter() - began)
+
+    def rate(self) -> Rate:
+        """Of all that was kept, once every caller has ended."""
+        return rate(self._latencies, time.perf_counter() - self._warm)
+
+
 def by_threads(callers: int, seconds: float, call: Callable[[], object]) -> Rate:
     """So many threads that call without a pause."""
-    latencies: list[float] = []
-    began = time.perf_counter()
+    clock = Clock(seconds)
 
     def work() -> None:
-        while time.perf_counter() - began < seconds:
-            before = time.perf_counter()
+        while clock.running():
+            began = time.perf_counter()
             call()
-            latencies.append(time.perf_counter() - before)
+            clock.took(began)
 
     workers = [threading.Thread(target=work) for _ in range(callers)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    return rate(latencies, time.perf_counter() - began)
+    return clock.rate()
 
 
 async def by_tasks(callers: int, seconds: float, call: Callable[[], Awaitable[object]]) -> Rate:
     """So many tasks that call without a pause."""
-    latencies: list[float] = []
-    began = time.perf_counter()
+    clock = Clock(seconds)
 
     async def work() -> None:
-        while time.perf_counter() - began < seconds:
-            before = time.perf_counter()
+        while clock.running():
+            began = time.perf_counter()
             await call()
-            latencies.append(time.perf_counter() - before)
+            clock.took(began)
 
     await asyncio.gather(*(work() for _ in range(callers)))
-    return rate(latencies, time.perf_counter() - began)
+    return clock.rate()
 
 
 def play(scenarios: Sequence[Scenario], rounds: int) -> None:

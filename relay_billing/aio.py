@@ -16,8 +16,9 @@ from relay_billing.domain.sessions import BillingSession, Closing, PreConsume, S
 from relay_billing.gathering import Gathering, TaskGatherer
 from relay_billing.metering import meter_of
 from relay_billing.publisher import Publisher
+from relay_billing.store.adrivers import aat_once, async_engine_of, atransact
 from relay_billing.store.commands import Steps
-from relay_billing.store.drivers import aat_once, async_engine_of, atransact, dialect_of
+from relay_billing.store.drivers import dialect_of
 from relay_billing.usecases import UseCases, utc_now
 
 if TYPE_CHECKING:

@@ -42,9 +42,12 @@ class Gathering:
         """So many waiting calls don't wait for more: a lane takes its share of them."""
         return max(1, self.calls // self.lanes)
 
-    def share(self, waiting: int) -> int:
-        """How many of the waiting calls one batch takes: a crowd is split, so that all lanes work at once."""
-        split = -(-waiting // self.lanes) if waiting >= SPLIT_FROM else waiting
+    def share(self, waiting: int, free: int) -> int:
+        """How many of the waiting calls a batch takes where so many lanes are free, its own one counted.
+
+        A crowd is split among them, so that all lanes work at once.
+        """
+        split = -(-waiting // free) if waiting >= SPLIT_FROM else waiting
         return min(self.calls, split)
 
     def __post_init__(self) -> None:
@@ -71,6 +74,7 @@ class TaskGatherer(Generic[Item, Answer]):
         self._carry, self._how, self._abandoned = carry, how, abandoned
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
+        self._carrying = 0
 
     @property
     def waiting(self) -> int:
@@ -106,13 +110,18 @@ class TaskGatherer(Generic[Item, Answer]):
 
     async def _carry_all(self) -> None:
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(self._how.share(len(self._waiting)))]
+            # A lane that has not begun yet is as free as this one.
+            share = self._how.share(len(self._waiting), self._how.lanes - self._carrying)
+            batch = [self._waiting.popleft() for _ in range(share)]
             if len(self._waiting) >= SPLIT_FROM // 2:
                 self._open_lane()
+            self._carrying += 1
             try:
                 answers = await self._carry([item for item, _ in batch])
             except Exception as error:  # noqa: BLE001, whatever it is, each caller has it
                 answers = [error] * len(batch)
+            finally:
+                self._carrying -= 1
             for (item, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     if isinstance(answer, Exception):

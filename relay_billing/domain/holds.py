@@ -12,11 +12,10 @@ from relay_billing.domain.sessions import BillingSession, PreConsume, State
 
 
 def pre_consume(book: Book, request: PreConsume, sources: tuple[FundingSource, ...]) -> Changes:
-    """Decide one pre-consume; the answer is the session in the changes (semantics §3).
+    """Decide one pre-consume, of a request that was checked; the answer is the session in the changes (semantics §3).
 
     A replay changes nothing and returns the session as it stands. Raises the error of the refusal; then nothing moves.
     """
-    request.check()
     chain = chain_of(request.preference, sources)
     known = book.sessions.get(request.request_id)
     if known is not None:

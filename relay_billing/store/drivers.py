@@ -1,25 +1,27 @@
-"""Runs steps in a transaction: the only place where sync and async differ, and where database errors are told apart."""
+"""Runs steps in a transaction, and tells database errors apart. `adrivers` does the same for asyncio."""
 
-import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import URL, Connection, CursorResult, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, UpdateDataError
 from relay_billing.domain.sessions import BillingSession
 from relay_billing.store.commands import Reply, Steps
 from relay_billing.store.dialects import AtOnce, Dialect
-from relay_billing.store.pipeline import aexecuted_alone, apiped, executed_alone, piped, pipelined
+from relay_billing.store.pipeline import executed_alone, piped, pipelined
 from relay_billing.store.postgresql import POSTGRESQL
 from relay_billing.store.sqlite import SQLITE
+
+if TYPE_CHECKING:
+    # A tenth of a second to import, which a relay without asyncio doesn't spend.
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ PIPELINING = ("psycopg", "psycopg_async")
 DIALECTS = {each.name: each for each in (POSTGRESQL, SQLITE)}
 
 
-def dialect_of(engine: Engine | AsyncEngine) -> Dialect:
+def dialect_of(engine: "Engine | AsyncEngine") -> Dialect:
     """The dialect of an engine. Raises InvalidRequest for a database that is not supported."""
     if engine.dialect.name not in DIALECTS:
         raise InvalidRequest("database_url", f"{engine.dialect.name} is not supported; use {', '.join(DIALECTS)}")
@@ -41,7 +43,8 @@ def dialect_of(engine: Engine | AsyncEngine) -> Dialect:
     return found if engine.dialect.driver in PIPELINING else replace(found, hold_at_once=None)
 
 
-def _reply(result: CursorResult[tuple[object, ...]]) -> Reply:
+def reply_of(result: CursorResult[tuple[object, ...]]) -> Reply:
+    """What a statement brought."""
     rows = (
         [{str(name): value for name, value in row.items()} for row in result.mappings()] if result.returns_rows else []
     )
@@ -50,30 +53,15 @@ def _reply(result: CursorResult[tuple[object, ...]]) -> Reply:
 
 def run(connection: Connection, steps: Steps[T]) -> T:
     """Carry a generator of commands to its end on one connection; return what it returns."""
-    send = connection.dialect.driver in PIPELINING
+    send, first = connection.dialect.driver in PIPELINING, True
     try:
         commands = next(steps)
         while True:
             if send and pipelined(commands):
-                replies = piped(connection, commands)
+                replies = piped(connection, commands, first=first)
+                first = False
             else:
-                replies = [_reply(connection.execute(each.statement, each.parameters)) for each in commands]
-            commands = steps.send(replies)
-    except StopIteration as end:
-        value: T = end.value
-        return value
-
-
-async def arun(connection: AsyncConnection, steps: Steps[T]) -> T:
-    """As `run`, on an async connection."""
-    send = connection.dialect.driver in PIPELINING
-    try:
-        commands = next(steps)
-        while True:
-            if send and pipelined(commands):
-                replies = await apiped(connection, commands)
-            else:
-                replies = [_reply(await connection.execute(each.statement, each.parameters)) for each in commands]
+                replies = [reply_of(connection.execute(each.statement, each.parameters)) for each in commands]
             commands = steps.send(replies)
     except StopIteration as end:
         value: T = end.value
@@ -98,25 +86,6 @@ def _transaction(engine: Engine, dialect: Dialect) -> Iterator[Connection]:
         connection.exec_driver_sql("COMMIT")
 
 
-@asynccontextmanager
-async def _atransaction(engine: AsyncEngine, dialect: Dialect) -> AsyncIterator[AsyncConnection]:
-    if dialect.begin is None:
-        async with engine.begin() as connection:
-            yield connection
-        return
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        for statement in dialect.opening:
-            await connection.exec_driver_sql(statement)
-        await connection.exec_driver_sql(dialect.begin)
-        try:
-            yield connection
-        except BaseException:
-            await connection.exec_driver_sql("ROLLBACK")
-            raise
-        await connection.exec_driver_sql("COMMIT")
-
-
 def at_once(engine: Engine, case: AtOnce) -> BillingSession | None:
     """Run one statement that commits itself; None: it changed nothing that is known of, and the general path decides.
 
@@ -130,17 +99,7 @@ def at_once(engine: Engine, case: AtOnce) -> BillingSession | None:
     return None if row is None else case.session_of(row)
 
 
-async def aat_once(engine: AsyncEngine, case: AtOnce) -> BillingSession | None:
-    """As `at_once`, on an async engine."""
-    try:
-        async with engine.connect() as connection:
-            row = await aexecuted_alone(connection, case)
-    except SQLAlchemyError:
-        return None
-    return None if row is None else case.session_of(row)
-
-
-class _Attempts:
+class Attempts:
     """Counts what was tried, and decides whether an error is worth another try."""
 
     def __init__(self, dialect: Dialect) -> None:
@@ -167,7 +126,7 @@ def transact(engine: Engine, dialect: Dialect, make: Callable[[], Steps[T]]) -> 
     Everything run here may be run twice: a commit whose answer was lost is met as a replay or a duplicate.
     Raises BillingUnavailable after a bounded number of attempts, UpdateDataError for what no retry mends.
     """
-    attempts = _Attempts(dialect)
+    attempts = Attempts(dialect)
     while True:
         try:
             with _transaction(engine, dialect) as connection:
@@ -177,19 +136,8 @@ def transact(engine: Engine, dialect: Dialect, make: Callable[[], Steps[T]]) -> 
         time.sleep(pause)
 
 
-async def atransact(engine: AsyncEngine, dialect: Dialect, make: Callable[[], Steps[T]]) -> T:
-    """As `transact`, on an async engine."""
-    attempts = _Attempts(dialect)
-    while True:
-        try:
-            async with _atransaction(engine, dialect) as connection:
-                return await arun(connection, make())
-        except SQLAlchemyError as error:
-            pause = attempts.failed(error)
-        await asyncio.sleep(pause)
-
-
-def _url(database_url: str) -> URL:
+def url_of(database_url: str) -> URL:
+    """The URL in its parts. Raises InvalidRequest for what is none, or is of a database that is not supported."""
     try:
         url = make_url(database_url)
     except (ArgumentError, ValueError) as error:
@@ -207,7 +155,8 @@ def shown(database_url: str) -> str:
     return url.set(query=query).render_as_string(hide_password=True)
 
 
-def _engine_options(url: URL) -> dict[str, object]:
+def engine_options(url: URL) -> dict[str, object]:
+    """How connections of this database are pooled and opened."""
     if url.get_backend_name() == "sqlite":
         return {}
     return {
@@ -219,14 +168,7 @@ def _engine_options(url: URL) -> dict[str, object]:
 
 def engine_of(database_url: str) -> Engine:
     """An engine for a database URL; of PostgreSQL through psycopg 3. Raises InvalidRequest for another database."""
-    url = _url(database_url)
+    url = url_of(database_url)
     if url.get_backend_name() == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    return create_engine(url, **_engine_options(url))
-
-
-def async_engine_of(database_url: str) -> AsyncEngine:
-    """As `engine_of`, for asyncio; SQLite is reached through aiosqlite."""
-    url = _url(database_url)
-    driver = "postgresql+psycopg" if url.get_backend_name() == "postgresql" else "sqlite+aiosqlite"
-    return create_async_engine(url.set(drivername=driver), **_engine_options(url))
+    return create_engine(url, **engine_options(url))

@@ -27,7 +27,7 @@ PUBLIC = [
     "UnknownSession",
     "UpdateDataError",
 ]
-LATER = ("celery", "kombu", "psycopg", "aiosqlite", "redis")
+LATER = ("celery", "kombu", "psycopg", "aiosqlite", "redis", "sqlalchemy.ext.asyncio", "sqlalchemy.orm")
 """What is imported when it is first needed: importing the package takes under 400 ms."""
 OPERATORS = ("config", "tasks", "worker", "pydantic", "structlog", "typer", "alembic", "prometheus_client", "flower")
 LOOK = f"""

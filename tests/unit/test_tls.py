@@ -10,7 +10,8 @@ from config.celery import options
 from config.settings import Settings
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.publisher import broker_options
-from relay_billing.store.drivers import async_engine_of, engine_of
+from relay_billing.store.adrivers import async_engine_of
+from relay_billing.store.drivers import engine_of
 from relay_billing.tls import broker_tls
 
 REQUIRED, NONE = ssl.CERT_REQUIRED, ssl.CERT_NONE
