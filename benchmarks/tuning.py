@@ -3,15 +3,15 @@
 import statistics
 from typing import Any
 
-from benchmarks.settles import COALESCED, SINGLE, Posting
+from benchmarks.settles import Posting
 from benchmarks.site import BATCH, Site, worker
 
 PREFETCH = (1, 4, 16, 64)
 """Messages that a worker takes ahead, for each child."""
 CHILDREN = (1, 2, 4)
 USUAL_PREFETCH, USUAL_CHILDREN = 4, 2
-ROUNDS = 3
-SHAPES = {"single": (SINGLE, 1), "coalesced": (COALESCED, BATCH)}
+ROUNDS = 2
+SHAPES = {"single": (1_000, 1), "coalesced": (10_000, BATCH)}
 
 
 def measured(site: Site) -> list[dict[str, Any]]:
