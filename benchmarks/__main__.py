@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine, text
 
-from benchmarks import growth, holds, plots, settles, tuning
+from benchmarks import growth, holds, page, plots, settles, tuning
 from benchmarks.measure import USERS, Scenario, play
 from benchmarks.site import Site, opened, worker
 
@@ -146,6 +146,7 @@ def main() -> None:
     plots.RESULTS.parent.mkdir(exist_ok=True)
     plots.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     plots.draw()
+    page.write()
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from celery import Celery, signals
 
 from config.celery import options
 from worker import counting, health, logs, remote, startup
 from worker.signs import Sign, Stage
+
+if TYPE_CHECKING:
+    from celery.worker.consumer import Consumer
 
 TASKS = (
     "tasks.settle",
@@ -70,12 +74,14 @@ def _consume(**_: object) -> None:
 
 
 @signals.worker_ready.connect
-def _worker_lives(**_: object) -> None:
+def _worker_lives(sender: "Consumer", **_: object) -> None:
     health.beat_forever(health.heartbeat_file(settings.var_dir, "worker"), _look_around)
     if counts is not None:
         from worker import exposition
+        from worker.consumer import children_of
 
-        exposition.serve(settings, counts, lambda: sign.stage is Stage.CONSUMING)
+        own = exposition.Own(lambda: sign.stage is Stage.CONSUMING, lambda: children_of(sender))
+        exposition.serve(settings, counts, own)
 
 
 def _look_around() -> None:

@@ -7,7 +7,7 @@ from celery.worker.consumer import Consumer
 from kombu import Message
 
 from tasks import letterbox
-from worker.signs import Sign, Stage
+from worker.signs import Sign, Stage, alive
 
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What Celery's consumer ends in, and the worker with it, over an envelope whose parts are of the wrong kinds."""
@@ -49,6 +49,12 @@ class LedgerConsumer(Consumer):
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         """It can't be decoded."""
         letterbox.keep(_task_of(message), message, f"{type(exc).__name__}: {exc}")
+
+
+def children_of(consumer: Consumer) -> int:
+    """How many processes of its pool live; 0 for a pool that has none."""
+    processes = (consumer.pool.info or {}).get("processes", ()) if consumer.pool else ()
+    return sum(alive(pid) for pid in processes)
 
 
 def readiness(sign: Sign) -> type:

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -48,9 +49,20 @@ def _last_reconcile(last: LastReconcile) -> Iterator[Metric]:
     yield _gauge("last_reconcile_drift_quota", "Quota by which they did not", last.drift_quota)
 
 
-def families(seen: Standing, consuming: bool) -> Iterator[Metric]:
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What a worker knows of itself without asking anybody."""
+
+    consuming: Callable[[], bool]
+    """Whether it takes jobs from the queue."""
+    children: Callable[[], int]
+    """Processes of its pool that live."""
+
+
+def families(seen: Standing, own: Own) -> Iterator[Metric]:
     """How things stand, as metrics. What could not be read is left out, and said by `_up`."""
-    yield _gauge("worker_consuming", "1 while this worker takes jobs from the queue", int(consuming))
+    yield _gauge("worker_consuming", "1 while this worker takes jobs from the queue", int(own.consuming()))
+    yield _gauge("worker_children", "Processes of this worker that apply jobs and live", own.children())
     yield _gauge("database_up", "1 while this worker can read the database", int(seen.overview is not None))
     yield _gauge("broker_up", "1 while this worker can ask the broker", int(seen.broker_problem is None))
     if seen.overview is not None:
@@ -80,8 +92,8 @@ class StandingCollector(Collector):
     No fork happens while it asks: a child would inherit an open connection.
     """
 
-    def __init__(self, settings: Settings, consuming: Callable[[], bool]) -> None:
-        self._settings, self._consuming = settings, consuming
+    def __init__(self, settings: Settings, own: Own) -> None:
+        self._settings, self._own = settings, own
         self._asking = threading.Lock()
         self._seen: Standing | None = None
         self._seen_at = 0.0
@@ -95,7 +107,7 @@ class StandingCollector(Collector):
                 self._seen = standing.read(self._settings.database_url, self._settings.broker_url)
                 self._seen_at = time.monotonic()
             seen = self._seen
-        return list(families(seen, self._consuming()))
+        return list(families(seen, self._own))
 
 
 class ProcessesCollector(MultiProcessCollector):
@@ -143,14 +155,14 @@ class _Silent(WSGIRequestHandler):
         """A scrape every few seconds is no news."""
 
 
-def serve(settings: Settings, folder: Path, consuming: Callable[[], bool]) -> bool:
+def serve(settings: Settings, folder: Path, own: Own) -> bool:
     """Serve `/metrics` and `/ready` from a thread; False where the port is taken: that is logged, and jobs go on.
 
     `/ready` is 200 while this worker takes jobs, 503 while it does not.
     """
     registry = CollectorRegistry()
     ProcessesCollector(registry, folder)
-    registry.register(StandingCollector(settings, consuming))
+    registry.register(StandingCollector(settings, own))
     metrics = make_wsgi_app(registry)
 
     def answer(environ: dict[str, object], start_response: StartResponse) -> Iterable[bytes]:
@@ -159,7 +171,7 @@ def serve(settings: Settings, folder: Path, consuming: Callable[[], bool]) -> bo
             return answered
         status, body = "404 Not Found", b"/metrics or /ready\n"
         if environ["PATH_INFO"] == "/ready":
-            ready = consuming()
+            ready = own.consuming()
             status, body = ("200 OK", b"consuming\n") if ready else ("503 Service Unavailable", b"not consuming\n")
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [body]

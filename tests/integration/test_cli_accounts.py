@@ -156,6 +156,12 @@ WRONG = [
     (("tokens", "show", "99"), "there is no token 99"),
     (("top-up", "99", "5", "--reference", "r"), "user 99 does not exist"),
     (("top-up", "1", "0", "--reference", "r"), "AMOUNT: must be between 1 and"),
+    (
+        ("top-up", "1", "-5", "--reference", "r"),
+        "AMOUNT: must be quota like 250000, or dollars like 5usd or $5.25, got '-5'",
+    ),
+    (("sessions", "settle", "r1", "-5", "--reason", "r"), "AMOUNT: must be quota like"),
+    (("top-up", "1", "5", "--refrence", "r"), "Missing option '--reference'"),
     (("top-up", "1", "0.0000001usd", "--reference", "r"), "AMOUNT: must be quota like"),
     (("top-up", "1", "0.000001usd", "--reference", "r"), "AMOUNT: '0.000001usd' is no whole number of quota"),
     (("top-up", "1", "5", "--reference", ""), "reference: must have 1 to 64 characters"),

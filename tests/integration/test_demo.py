@@ -1,5 +1,6 @@
 """`python -m worker demo`, as a stranger runs it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,11 @@ def test_the_demo_accounts_for_every_unit_and_reconcile_agrees_afterwards(tmp_pa
     for word in ("subscriber", "trusted", "almost empty", "no drift"):
         assert word in done.stdout
     assert working_in(checkout) == []
+    # The next one leaves the first one's books in place, and tells the same as JSON.
+    again = run((*DEMO, "--requests", "20", "--json"), checkout, timeout_s=60)
+    told = json.loads(again.stdout)
+    assert (again.returncode, told["balanced"], told["unaccounted"], told["drifts"]) == (0, True, {}, [])
+    assert sum(counts["requests"] for counts in told["counts"].values()) == 20
     proved = run((sys.executable, "-m", "worker", "reconcile"), checkout)
     assert (proved.returncode, proved.stdout.strip()) == (0, "no drift: every account and every session adds up")
 

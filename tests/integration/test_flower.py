@@ -3,6 +3,7 @@
 import html
 import re
 import subprocess
+import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from flower.urls import handlers
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
+from tests.fixtures.brokers import free_port
 from tests.fixtures.browser import screenshot
 from tests.fixtures.flower import PASSWORD, SECRETS, TOKEN_KEY, USER, Watched
 from tests.fixtures.waiting import until
@@ -80,7 +82,8 @@ def test_it_counts_the_queue_and_shows_tasks_short_and_no_secret(watched: Watche
     Foreign("billing.settle", {"jobs": jobs}).post(watched.site.broker)
     Foreign("billing.settle", {"jobs": jobs[:1], "key": TOKEN_KEY, "url": url}).post(watched.site.broker)
     until(lambda: watched.waiting() == 5, TIMEOUT_S, "five messages counted")
-    watched.site.worker("seen", unknown_session_retries=1)
+    port = free_port()
+    watched.site.worker("seen", unknown_session_retries=1, metrics_port=port)
     watched.client.settle("nobody", 7)
 
     def told() -> set[object]:
@@ -91,6 +94,10 @@ def test_it_counts_the_queue_and_shows_tasks_short_and_no_secret(watched: Watche
     until(lambda: told() >= mine | others, TIMEOUT_S, "all tasks seen to succeed, described by their jobs")
     assert watched.waiting() == 0
     _without_secrets(watched)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        scraped = answer.read().decode()
+    assert "billing_jobs_total" in scraped
+    assert not [secret for secret in SECRETS if secret in scraped]
 
 
 def _without_secrets(watched: Watched) -> None:

@@ -133,6 +133,7 @@ def test_the_numbers_agree_with_the_database_when_children_were_killed(site: Sit
             "billing_last_reconcile_drifts": 0.0,
             "billing_last_reconcile_timestamp_seconds": seen.reconcile.finished_at / 1000,
             "billing_worker_consuming": 1.0,
+            "billing_worker_children": 2.0,
             "billing_database_up": 1.0,
             "billing_broker_up": 1.0,
             "billing_queue_messages{billing}": 0.0,

@@ -1,21 +1,21 @@
 """`status`, `health` and `drain` beside real workers: what they say, and with which exit code."""
 
-import json
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from config.settings import Settings
 from relay_billing import BillingClient, Ledger, migrations
 from tests.fixtures.books import given, states
-from tests.fixtures.brokers import free_port
+from tests.fixtures.brokers import filesystem, free_port
+from tests.fixtures.typed import typed
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import CELERY, ROOT, Site, environment
 from worker import checks
@@ -23,28 +23,6 @@ from worker import checks
 TIMEOUT_S = 40.0
 WEALTH = 1_000_000
 HUGE = 600_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Typed:
-    """What a command said."""
-
-    code: int
-    said: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401, it is JSON
-        """Read as JSON."""
-        return json.loads(self.said)
-
-
-def typed(site: Site, *words: str, name: str = "worker", **settings: object) -> Typed:
-    """Run a command with the settings of worker `name`."""
-    env = environment(site.database_url, site.broker.url, site.folder / name, **settings)
-    command = (sys.executable, "-m", "worker", *words)
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return Typed(done.returncode, done.stdout)
 
 
 @pytest.fixture
@@ -82,6 +60,31 @@ def test_status_shows_workers_queues_and_books_on_one_screen(site: Site, client:
         assert words in screen.said
 
 
+def test_status_is_watched_until_it_is_interrupted(site: Site) -> None:
+    ours, theirs = os.openpty()
+    env = environment(site.database_url, site.broker.url, site.folder / "worker") | {"TERM": "xterm"}
+    command = (sys.executable, "-m", "worker", "status", "--watch")
+    watching = subprocess.Popen(command, env=env, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = ""
+
+    def looked_again() -> bool:
+        nonlocal shown
+        shown += os.read(ours, 65_536).decode()
+        return len(set(re.findall(r"relay-billing, (\S+ \S+) UTC", shown))) >= 2
+
+    try:
+        until(looked_again, TIMEOUT_S, "two looks")
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 0
+    finally:
+        watching.kill()
+        watching.wait()
+        os.close(ours)
+    assert "open holds" in shown
+    assert "Traceback" not in shown
+
+
 def test_status_names_what_is_away(site: Site) -> None:
     if site.broker.command is None:
         assert site.broker.name == "filesystem", "only files can't be away"
@@ -89,9 +92,18 @@ def test_status_names_what_is_away(site: Site) -> None:
     site.broker.stop()
     found = typed(site, "status")
     site.broker.start()
-    assert found.code == 1
+    assert found.code == 2
     assert "The broker can't be asked" in found.said
     assert "open holds" in found.said
+
+
+def test_status_without_a_database_is_a_refusal(tmp_path: Path) -> None:
+    broker = filesystem(tmp_path)
+    env = environment("postgresql://u@127.0.0.1:1/x", broker.url, tmp_path)
+    command = (sys.executable, "-m", "worker", "status")
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "The database can't be read: " in done.stdout
 
 
 def test_health_sees_a_worker_that_consumes_and_the_broker_that_is_away(site: Site) -> None:

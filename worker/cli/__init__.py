@@ -3,7 +3,7 @@
 import typer
 
 from worker.cli import accounts, books, config, database, dead_letters, process, sessions, status, webhooks
-from worker.cli.commands import Commands
+from worker.cli.commands import NEGATIVE, Commands
 from worker.demo import command
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(accounts.users, name="users")
 app.add_typer(accounts.tokens, name="tokens")
-app.command("top-up")(accounts.top_up)
+app.command("top-up", context_settings=NEGATIVE)(accounts.top_up)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("reconcile")(books.reconcile)
 app.command("status")(status.status)

@@ -9,6 +9,9 @@ from typer.core import TyperGroup
 
 from worker import startup
 
+NEGATIVE = {"ignore_unknown_options": True}
+"""For a command that takes an amount: `-5` is a wrong amount, not an option that nobody knows."""
+
 
 class Commands(TyperGroup):
     """Typer's group, without its box around errors."""

@@ -16,6 +16,7 @@ from relay_billing.history import MAX_LISTED, SessionFilter, Story
 from worker import startup
 from worker.cli import shown, story
 from worker.cli.amounts import quota_of
+from worker.cli.commands import NEGATIVE
 from worker.cli.opening import Json, Yes, amount, ask, history, ledger, moment_ms, shown_time
 
 app = typer.Typer(help="What became of requests: list, show, and close one by hand.", no_args_is_help=True)
@@ -125,7 +126,7 @@ def release(
         _close(books, job, as_json)
 
 
-@app.command()
+@app.command(context_settings=NEGATIVE)
 def settle(
     request_id: Id,
     quota: Annotated[str, typer.Argument(metavar="AMOUNT", help="Quota like 250000, or dollars like 0.5usd.")],

@@ -160,7 +160,7 @@ def status(
 ) -> None:
     """Workers, queues, holds, intents, dead letters and the last reconcile, on one screen.
 
-    Workers are those that answer a broadcast within a second. Exits 1 when database or broker can't be asked.
+    Workers are those that answer a broadcast within a second. Exits 2 when database or broker can't be asked.
 
     Example: python -m worker status --watch
     """
@@ -172,7 +172,7 @@ def status(
         _watch(settings, seen)
     else:
         Console().print(_screen(seen))
-    raise typer.Exit(1 if seen.standing.database_problem or seen.standing.broker_problem else 0)
+    raise typer.Exit(2 if seen.standing.database_problem or seen.standing.broker_problem else 0)
 
 
 def _watch(settings: Settings, seen: Seen) -> None:

@@ -1,8 +1,10 @@
 """`demo`."""
 
+import json
 import os
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
@@ -14,35 +16,45 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from config.settings import Settings
 from relay_billing import BillingClient, Ledger
 from relay_billing.store.drivers import engine_of
+from worker.cli.opening import Json
 from worker.demo import relay, report, scene
+from worker.demo.report import Outcome
 
 VAR = Path("var")
 DRAIN_TIMEOUT_S = 40.0
 
 
-def demo(requests: Annotated[int, typer.Option(min=1, max=10_000, help="Requests to relay.")] = 400) -> None:
+def demo(
+    requests: Annotated[int, typer.Option(min=1, max=10_000, help="Requests to relay.")] = 400, as_json: Json = False
+) -> None:
     """Relay some hundreds of requests through a real worker, on SQLite and files, and prove the books.
 
     Needs no server and ignores all settings: it works in ./var. Exits 1 if a single unit of quota is unaccounted for.
+
+    Example: python -m worker demo --requests 1000
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     VAR.mkdir(exist_ok=True)
-    console = Console()
+    console = Console(stderr=as_json)
     settings = scene.settings_of(VAR)
     env = scene.environment(settings)
     os.environ.update({key: value for key, value in env.items() if key.startswith("BILLING_")})
     engine = engine_of(settings.database_url)
     try:
-        balanced = _play(console, settings, env, requests)
+        outcome = _play(console, settings, env, requests)
     except KeyboardInterrupt:
         console.print("stopped; the demo's worker and beat are ended")
         raise typer.Exit(130) from None
     finally:
         engine.dispose()
-    raise typer.Exit(0 if balanced else 1)
+    if as_json:
+        print(json.dumps(asdict(outcome) | {"balanced": outcome.balanced}))
+    else:
+        report.show(console, outcome)
+    raise typer.Exit(0 if outcome.balanced else 1)
 
 
-def _play(console: Console, settings: Settings, env: dict[str, str], requests: int) -> bool:
+def _play(console: Console, settings: Settings, env: dict[str, str], requests: int) -> Outcome:
     engine = engine_of(settings.database_url)
     cast = scene.prepare(engine)
     prefix = f"demo-{uuid4().hex[:8]}-"
@@ -63,7 +75,7 @@ def _play(console: Console, settings: Settings, env: dict[str, str], requests: i
                 time.sleep(0.1)
             progress.update(closing, completed=waiting - left)
     found = report.balances(engine, cast)
-    report.show(console, tallies, found)
     drifts = Ledger(engine, settings.policy).reconcile()
     engine.dispose()
-    return report.verdict(console, drifts, report.unaccounted(tallies, found), left)
+    counts = {name: tally.counts() for name, tally in tallies.items()}
+    return Outcome(counts, found, drifts, report.unaccounted(counts, found), left)

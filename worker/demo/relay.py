@@ -4,7 +4,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from relay_billing import BillingClient, IdempotencyConflict, InsufficientUserQuota
 from relay_billing.client import ClientSession
@@ -31,6 +31,10 @@ class Tally:
     replays: int = 0
     conflicts: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def counts(self) -> dict[str, int]:
+        """What was counted, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "lock"}
 
     def add(self, **counts: int) -> None:
         """Count, from any thread."""

@@ -1,0 +1,140 @@
+"""Writes the figures of `results/latest.json` into the tables of `docs/performance.md`; its words are its authors'."""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from benchmarks.plots import RESULTS, ROOT
+
+PAGE = ROOT / "docs" / "performance.md"
+Results = dict[str, Any]
+Row = Iterable[object]
+
+
+def _table(head: Row, rows: Iterable[Row]) -> str:
+    def line(cells: Row) -> str:
+        return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+    head = list(head)
+    return "\n".join([line(head), line("---" for _ in head), *map(line, rows)])
+
+
+def _way(results: Results, scenario: str, way: str) -> dict[str, float]:
+    found: dict[str, float] = next(each for each in results["scenarios"] if each["name"] == scenario)["ways"][way]
+    return found
+
+
+def _times(results: Results, scenario: str, way: str) -> str:
+    return f"{_way(results, scenario, way)['ours_is_times']:.1f} times"
+
+
+def _machine(results: Results) -> str:
+    of = results["machine"]
+    server = of["postgresql"]
+    packages = ", ".join(f"{name} {version}" for name, version in of["packages"].items())
+    settings = ", ".join(f"`{name}={server[name]}`" for name in server if name != "server_version")
+    return (
+        f"{of['date']}, {of['cores']} cores, database and brokers on them too; PostgreSQL {server['server_version']} "
+        f"with {settings}; Python {of['python']}; {packages}. Medians of {results['rounds']} rounds."
+    )
+
+
+def _reached(results: Results) -> str:
+    lone, many, more = "wallet, evenly, 1 callers", "wallet, evenly, 64 callers", "wallet, evenly, 256 callers"
+    ours = "AsyncBillingClient"
+    at_64, at_256 = _way(results, many, ours), _way(results, more, ours)
+    through = "settle through redis"
+    rows = [
+        ("one caller, wallet, against the naive ORM", "4 times", _times(results, lone, "naive ORM")),
+        ("the same against the seed's sequence", "1.5 times", _times(results, lone, "seed's sequence")),
+        (
+            f"64 callers, even, `{ours}` against the naive ORM with 64 threads",
+            "20 times",
+            _times(results, many, "naive ORM"),
+        ),
+        (
+            "64 callers, one hot wallet, against the naive ORM",
+            "30 times",
+            _times(results, "wallet, one hot wallet, 64 callers", "naive ORM"),
+        ),
+        ("p99 with 64 callers", "15 ms", f"{at_64['p99_ms']:.1f} ms"),
+        ("256 callers against 64: throughput", "0.9 times", f"{at_256['per_second'] / at_64['per_second']:.2f} times"),
+        (
+            "settles through Redis, coalesced, against a naive task a settle",
+            "20 times",
+            _times(results, f"{through}, 500 jobs a message", "naive task"),
+        ),
+        (
+            "settles through Redis, one job a message, against the naive task",
+            "1.5 times",
+            _times(results, f"{through}, 1 job a message", "naive task"),
+        ),
+    ]
+    return _table(("what", "wanted", "measured"), rows)
+
+
+def _figures(results: Results) -> str:
+    rows = []
+    for each in results["scenarios"]:
+        for number, (way, found) in enumerate(each["ways"].items()):
+            latencies = f"{found['p50_ms']:.2f} / {found['p99_ms']:.2f}" if found["p99_ms"] else ""
+            ratio = f"{found['ours_is_times']:.2f}" if number else ""
+            rows.append(("" if number else each["name"], way, f"{found['per_second']:,.0f}", latencies, ratio))
+    return _table(("scenario", "way", "a second", "p50 / p99, ms", "ours is so many times"), rows)
+
+
+def _floor(results: Results) -> str:
+    rows = ((name, f"{rate:,.0f}") for name, rate in results["floor"].items())
+    return _table(("pgbench, prepared", "transactions a second"), rows)
+
+
+def _growth(results: Results) -> str:
+    ways = [name for name in results["growth"][0] if name not in ("sessions", "ledger_rows")]
+    rows = [
+        (f"{row['sessions']:,}", f"{row['ledger_rows']:,}", *(f"{row[way]['per_second']:,.0f}" for way in ways))
+        for row in results["growth"]
+    ]
+    return _table(("rows in billing_sessions", "in billing_ledger", *(f"{way}, a second" for way in ways)), rows)
+
+
+def _tuning(results: Results) -> str:
+    rows = (
+        (row["broker"], row["prefetch"], row["children"], f"{row['single']:,}", f"{row['coalesced']:,}")
+        for row in results["tuning"]
+    )
+    return _table(("broker", "prefetch", "children", "one job a message, a second", "500 a message"), rows)
+
+
+def _memory(results: Results) -> str:
+    rows = ((f"{row['settles']:,}", f"{row['children_mib']:.0f}") for row in results["memory"][::4])
+    return _table(("settles applied", "MiB resident, both children"), rows)
+
+
+PARTS: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "machine": ("machine", _machine),
+    "reached": ("scenarios", _reached),
+    "figures": ("scenarios", _figures),
+    "floor": ("floor", _floor),
+    "growth": ("growth", _growth),
+    "tuning": ("tuning", _tuning),
+    "memory": ("memory", _memory),
+}
+"""By the name of the mark on the page: what of the results is needed, and how it is shown."""
+
+
+def _filled(page: str, name: str, made: str) -> str:
+    """The page with what stands between the marks of that name replaced."""
+    mark, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+    if page.count(mark) != 1 or page.count(end) != 1:
+        raise ValueError(f"{PAGE}: needs one part between {mark.strip()} and {end.strip()}")
+    before, _, rest = page.partition(mark)
+    return before + mark + made + end + rest.partition(end)[2]
+
+
+def write() -> None:
+    """Fill in every part of the page that has been measured."""
+    results, page = json.loads(RESULTS.read_text()), PAGE.read_text()
+    for name, (needed, made) in PARTS.items():
+        if needed in results:
+            page = _filled(page, name, made(results))
+    PAGE.write_text(page)
