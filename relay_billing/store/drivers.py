@@ -92,9 +92,8 @@ def at_once(engine: Engine, case: AtOnce) -> BillingSession | None:
     That path is right after any error: what was committed after all, it meets as a replay.
     """
     try:
-        with engine.connect() as connection:
-            row = executed_alone(connection, case)
-    except SQLAlchemyError:
+        row = executed_alone(engine, case)
+    except (SQLAlchemyError, engine.dialect.loaded_dbapi.Error):
         return None
     return None if row is None else case.session_of(row)
 

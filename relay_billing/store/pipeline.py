@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Executable, Select
+from sqlalchemy import Connection, Engine, Executable, Select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -144,25 +144,33 @@ async def apiped(connection: "AsyncConnection", commands: Sequence[Command], *, 
         raise _failed(known, error, _statements(commands)) from error
 
 
-def _typed(connection: Connection, case: AtOnce) -> dict[str, object]:
+def _typed(driver: Any, case: AtOnce) -> dict[str, object]:  # noqa: ANN401
     """Whole numbers as 64-bit whatever their size: a statement is prepared once, not for each width."""
-    wide = _driver(connection).types.numeric.Int8
+    wide = driver.types.numeric.Int8
     return {name: wide(value) if type(value) is int else value for name, value in case.parameters.items()}
 
 
-def executed_alone(connection: Connection, case: AtOnce) -> tuple[Any, ...] | None:
-    """Run one statement that commits itself; return its row, if there is one."""
-    driver = _driver(connection)
-    raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+def executed_alone(engine: Engine, case: AtOnce) -> tuple[Any, ...] | None:
+    """Run one statement that commits itself; return its row, if there is one. Raises the driver's own errors.
+
+    On a connection of the pool, without SQLAlchemy's own around it, which takes a tenth of the call.
+    """
+    pooled = engine.raw_connection()
+    driver = engine.dialect.loaded_dbapi
+    raw: psycopg.Connection[Any] = pooled.driver_connection  # type: ignore[assignment]
     try:
         raw.autocommit = True
         try:
-            return raw.execute(case.statement, _typed(connection, case)).fetchone()
+            return raw.execute(case.statement, _typed(driver, case)).fetchone()
         finally:
             if not raw.closed:
                 raw.autocommit = False
     except driver.Error as error:
-        raise _failed(connection, error, case.statement) from error
+        if engine.dialect.is_disconnect(error, pooled.dbapi_connection, None):
+            pooled.invalidate(error)
+        raise
+    finally:
+        pooled.close()
 
 
 async def aexecuted_alone(connection: "AsyncConnection", case: AtOnce) -> tuple[Any, ...] | None:
@@ -174,7 +182,7 @@ async def aexecuted_alone(connection: "AsyncConnection", case: AtOnce) -> tuple[
     try:
         await raw.set_autocommit(True)
         try:
-            return await (await raw.execute(case.statement, _typed(known, case))).fetchone()
+            return await (await raw.execute(case.statement, _typed(driver, case))).fetchone()
         finally:
             if not raw.closed:
                 await raw.set_autocommit(False)

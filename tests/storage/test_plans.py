@@ -13,7 +13,7 @@ from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob
 from relay_billing.deadletters import Filter, of_job
 from relay_billing.schema import metadata
 from relay_billing.store import statements
-from relay_billing.store.at_once import HOLD
+from relay_billing.store.at_once import HOLD, HOLD_ON_WALLET
 from tests.fixtures.books import START, Clock
 from tests.fixtures.plans import Plan, Plans, comparable, explaining
 
@@ -174,5 +174,5 @@ def test_every_hot_statement_is_among_those_that_were_looked_at(big: Watched) ->
         for name, each in vars(statements).items()
         if isinstance(each, Select | Insert | Update) and not name.startswith("_") and name not in FRAGMENTS
     }
-    hot["HOLD"] = comparable(HOLD)
+    hot |= {"HOLD": comparable(HOLD), "HOLD_ON_WALLET": comparable(HOLD_ON_WALLET)}
     assert [name for name, begins in hot.items() if not any(each.startswith(begins) for each in seen)] == []
