@@ -1,12 +1,13 @@
 """How throughput changes as the tables grow: the same holds and settles on 10,000 sessions and on millions."""
 
+import statistics
 import time
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
-from benchmarks.holds import async_client, client
+from benchmarks.holds import async_client, client, orm
 from benchmarks.measure import Measured, Rate, evenly
 from benchmarks.settles import hold
 from benchmarks.site import BATCH, POLICY, Site
@@ -16,6 +17,7 @@ SIZES = (10_000, 500_000, 5_000_000)
 """Sessions; the ledger has two rows for each."""
 ROUNDS = 5
 SETTLES = 10_000
+YARDSTICK = "naive ORM"
 
 SESSIONS = """
     INSERT INTO billing_sessions (request_id, user_id, token_id, quota, model_name, preference, playground, state,
@@ -31,19 +33,40 @@ ENTRIES = """
     FROM generate_series(CAST(:low AS BIGINT), CAST(:high AS BIGINT)) AS n, unnest(ARRAY['wallet', 'token']) AS leg
 """
 STEP = 250_000
+# Ids of the past come in no order: to enter millions of them one by one would take longer than all that is measured.
+UNINDEXED = (
+    "ALTER TABLE billing_sessions DROP CONSTRAINT pk_billing_sessions",
+    "ALTER TABLE billing_ledger DROP CONSTRAINT uq_billing_ledger_request_id",
+    "DROP INDEX ix_billing_ledger_account",
+)
+INDEXED = (
+    "SET LOCAL maintenance_work_mem = '1GB'",
+    "ALTER TABLE billing_sessions ADD CONSTRAINT pk_billing_sessions PRIMARY KEY (request_id)",
+    """ALTER TABLE billing_ledger ADD CONSTRAINT uq_billing_ledger_request_id
+        UNIQUE (request_id, account_type, account_id, kind, step)""",
+    "CREATE INDEX ix_billing_ledger_account ON billing_ledger (account_type, account_id, id)",
+)
 
 
 def grow(site: Site, there: int, size: int) -> None:
     """Add closed sessions of the past until there are `size`."""
     engine = site.engine()
+    _all(engine, UNINDEXED)
     for low in range(there + 1, size + 1, STEP):
         span = {"low": low, "high": min(size, low + STEP - 1)}
         with engine.begin() as connection:
             connection.execute(text("SET LOCAL synchronous_commit = off"))
             connection.execute(text(SESSIONS), span)
             connection.execute(text(ENTRIES), span)
+    _all(engine, INDEXED)
     engine.dispose()
     site.settle_down()
+
+
+def _all(engine: Engine, each_of: tuple[str, ...]) -> None:
+    with engine.begin() as connection:
+        for statement in each_of:
+            connection.execute(text(statement))
 
 
 def settles(site: Site) -> Rate:
@@ -60,7 +83,10 @@ def settles(site: Site) -> Rate:
 
 
 def measured(site: Site, sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
-    """A row for each size: medians of the rounds."""
+    """A row for each size: medians of the rounds.
+
+    The naive ORM, whose own table does not grow, takes turns with ours: it tells how fast the machine was meanwhile.
+    """
     found: list[dict[str, Any]] = []
     there = 0
     for size in sizes:
@@ -70,11 +96,15 @@ def measured(site: Site, sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]
             "1 caller": client(site.url, 1, evenly),
             "64 callers": async_client(site.url, 64, evenly),
             "settles, 500 a batch": lambda: settles(site),
+            YARDSTICK: orm(site.url, 1, evenly),
         }
         row: dict[str, Any] = {"sessions": size, "ledger_rows": 2 * size}
-        for name, way in ways.items():
-            rounds = sorted((way() for _ in range(ROUNDS)), key=lambda each: each.per_second)
-            row[name] = asdict(rounds[ROUNDS // 2])
+        rounds = [{name: way() for name, way in ways.items()} for _ in range(ROUNDS)]
+        for name in ways:
+            each = [measured[name] for measured in rounds]
+            row[name] = asdict(sorted(each, key=lambda rate: rate.per_second)[ROUNDS // 2])
+            shares = [measured[name].per_second / measured[YARDSTICK].per_second for measured in rounds]
+            row[name]["times_naive"] = statistics.median(shares)
             print(f"{size:,} sessions: {name} {row[name]['per_second']:,.0f}/s", flush=True)
         found.append(row)
     return found

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from benchmarks.growth import YARDSTICK
 from benchmarks.plots import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -89,12 +90,24 @@ def _floor(results: Results) -> str:
 
 
 def _growth(results: Results) -> str:
-    ways = [name for name in results["growth"][0] if name not in ("sessions", "ledger_rows")]
+    first = results["growth"][0]
+    ways = [name for name in first if name not in ("sessions", "ledger_rows", YARDSTICK)]
+
+    def cell(row: Results, way: str) -> str:
+        share = row[way]["times_naive"] / first[way]["times_naive"]
+        return f"{row[way]['per_second']:,.0f} ({share:.0%})"
+
     rows = [
-        (f"{row['sessions']:,}", f"{row['ledger_rows']:,}", *(f"{row[way]['per_second']:,.0f}" for way in ways))
+        (
+            f"{row['sessions']:,}",
+            f"{row['ledger_rows']:,}",
+            *(cell(row, way) for way in ways),
+            f"{row[YARDSTICK]['per_second']:,.0f}",
+        )
         for row in results["growth"]
     ]
-    return _table(("rows in billing_sessions", "in billing_ledger", *(f"{way}, a second" for way in ways)), rows)
+    head = ("rows in billing_sessions", "in billing_ledger", *(f"{way}, a second" for way in ways), YARDSTICK)
+    return _table(head, rows)
 
 
 def _tuning(results: Results) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from relay_billing import BillingSession, Ledger
 from tests.fixtures.books import given, token, wallet
-from tests.fixtures.brokers import answers, free_port
+from tests.fixtures.brokers import answers, free_port, on
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import Site, Spawn
 
@@ -20,7 +20,7 @@ PER_EVENT = 30
 """Quota: three tokens at ten each."""
 UVICORN = (sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--log-level", "warning")
 
-pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
+pytestmark = on("redis")
 StartRelay = Callable[..., httpx.Client]
 
 

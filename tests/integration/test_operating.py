@@ -14,7 +14,7 @@ import pytest
 from config.settings import Settings
 from relay_billing import BillingClient, Ledger, migrations
 from tests.fixtures.books import given, states
-from tests.fixtures.brokers import filesystem, free_port
+from tests.fixtures.brokers import filesystem, free_port, on
 from tests.fixtures.typed import typed
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import CELERY, ROOT, Site, environment
@@ -60,6 +60,7 @@ def test_status_shows_workers_queues_and_books_on_one_screen(site: Site, client:
         assert words in screen.said
 
 
+@on("filesystem")
 def test_status_is_watched_until_it_is_interrupted(site: Site) -> None:
     ours, theirs = os.openpty()
     env = environment(site.database_url, site.broker.url, site.folder / "worker") | {"TERM": "xterm"}
@@ -85,10 +86,8 @@ def test_status_is_watched_until_it_is_interrupted(site: Site) -> None:
     assert "Traceback" not in shown
 
 
+@on("redis", "rabbitmq")
 def test_status_names_what_is_away(site: Site) -> None:
-    if site.broker.command is None:
-        assert site.broker.name == "filesystem", "only files can't be away"
-        return
     site.broker.stop()
     found = typed(site, "status")
     site.broker.start()
@@ -106,6 +105,7 @@ def test_status_without_a_database_is_a_refusal(tmp_path: Path) -> None:
     assert "The database can't be read: " in done.stdout
 
 
+@on("redis", "rabbitmq")
 def test_health_sees_a_worker_that_consumes_and_the_broker_that_is_away(site: Site) -> None:
     assert typed(site, "health").code == 1
     worker = site.worker()
@@ -116,15 +116,14 @@ def test_health_sees_a_worker_that_consumes_and_the_broker_that_is_away(site: Si
         ("alive", "consuming", "broker", "database"), True
     )
     assert typed(site, "health", "--live").code == 0
-    if site.broker.command is not None:
-        site.broker.stop()
-        until(lambda: not consuming(site), TIMEOUT_S, "not consuming")
-        found = typed(site, "health", "--json").json
-        good = {name: each["good"] for name, each in found["checks"].items()}
-        assert good == {"alive": True, "consuming": False, "broker": False, "database": True}
-        assert typed(site, "health", "--live").code == 0
-        site.broker.start()
-        until(lambda: consuming(site), TIMEOUT_S, "consuming again")
+    site.broker.stop()
+    until(lambda: not consuming(site), TIMEOUT_S, "not consuming")
+    found = typed(site, "health", "--json").json
+    good = {name: each["good"] for name, each in found["checks"].items()}
+    assert good == {"alive": True, "consuming": False, "broker": False, "database": True}
+    assert typed(site, "health", "--live").code == 0
+    site.broker.start()
+    until(lambda: consuming(site), TIMEOUT_S, "consuming again")
     assert worker.popen.poll() is None
     worker.popen.send_signal(signal.SIGKILL)
     worker.popen.wait()
@@ -136,6 +135,7 @@ def consuming(site: Site) -> bool:
     return good
 
 
+@on("filesystem")
 def test_health_names_a_missing_migration(site: Site) -> None:
     with site.engine.begin() as connection:
         migrations.downgrade(connection, "0001")
@@ -157,6 +157,7 @@ def test_health_takes_less_than_a_second_when_nothing_answers(tmp_path: Path) ->
     assert not any(each.good for each in found)
 
 
+@on("redis", "rabbitmq")
 def test_drain_finishes_what_is_in_hand_and_ends_the_worker(site: Site, client: BillingClient) -> None:
     worker = site.worker(concurrency=1)
     other = site.worker("other", concurrency=1)
@@ -175,6 +176,7 @@ def test_drain_finishes_what_is_in_hand_and_ends_the_worker(site: Site, client: 
     assert typed(site, "drain").said.strip() == "no worker runs here"
 
 
+@on("filesystem")
 def test_a_worker_started_after_a_drain_works(site: Site, client: BillingClient) -> None:
     assert typed(site, "drain").code == 0
     worker = site.worker(metrics_port=free_port())
@@ -185,6 +187,7 @@ def test_a_worker_started_after_a_drain_works(site: Site, client: BillingClient)
     assert worker.popen.poll() is None
 
 
+@on("redis")
 def test_health_of_beat_asks_for_no_consumer(site: Site) -> None:
     env = environment(site.database_url, site.broker.url, site.folder / "worker")
     site.spawn((*CELERY, "beat", "-l", "INFO"), env)

@@ -167,7 +167,8 @@ def test_that_every_number_told_agrees_with_the_database(watched: Watched) -> No
     # Flower: every job in a task that succeeded, and as many tasks as the worker says it has done.
     assert described(watched, "billing.settle") == (settled[0] + 1, settled[2] + HUGE)
     assert described(watched, "billing.refund")[0] == refunded[0]
-    assert {each["state"] for each in watched.tasks().values()} == {"SUCCESS"}
+    money = {"billing.settle", "billing.refund"}
+    assert {each["state"] for each in watched.tasks().values() if each["name"] in money} == {"SUCCESS"}
     until(
         lambda: [each["jobs"] for each in seen(watched)["workers"]] == [succeeded(watched).total()],
         TIMEOUT_S,

@@ -11,6 +11,7 @@ from relay_billing import BillingClient, Ledger, SettleJob
 from relay_billing.publisher import broker_options
 from relay_billing.schema import billing_dead_letters, billing_sessions
 from tests.fixtures.books import given, token, wallet
+from tests.fixtures.brokers import on
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import CELERY, Site, environment
 
@@ -109,6 +110,7 @@ def test_two_workers_on_one_queue_share_the_work(site: Site, client: BillingClie
     assert wallet(site.engine) == WEALTH - 3_000
 
 
+@on("redis", "filesystem")
 def test_beat_applies_intents_and_closes_holds_that_nobody_closed(site: Site, client: BillingClient) -> None:
     hold(client, "intended")
     Ledger(site.engine).intend([_settle("intended", 70)])
@@ -125,21 +127,16 @@ def _settle(request_id: str, quota: int) -> SettleJob:
     return SettleJob(request_id, quota)
 
 
+@on("redis", "rabbitmq")
 def test_a_broker_restarted_under_a_busy_worker_leaves_it_alive_and_consuming(
     site: Site, client: BillingClient
 ) -> None:
-    if site.broker.command is None:
-        assert site.broker.name == "filesystem", "only files have nothing to restart"
-        return
     worker = site.worker(intent_grace=3600)
     hold(client, "busy")
     client.settle("busy", 50)
     with site.engine.connect() as blocker:
         # One child waits for this lock with a job in hand, the other one is idle.
-        if site.engine.dialect.name == "sqlite":
-            blocker.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            blocker.exec_driver_sql("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        blocker.exec_driver_sql("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
         until(lambda: "Task billing.settle" in worker.output, TIMEOUT_S, "the job in hand")
         site.broker.stop()
         site.broker.start()
