@@ -48,9 +48,9 @@ def options(settings: Settings) -> dict[str, object]:
         "broker_connection_max_retries": None,
         # SIGTERM: the batch in hand is finished and acknowledged.
         "worker_soft_shutdown_timeout": 10.0,
-        # Measured (docs/performance.md): 1 leaves children waiting, a sixth slower with one job a message; 16 and 64 gain
-        # nothing on Redis, and the more one worker has taken, the less there is to share. Files are polled once a
-        # second, so take many.
+        # Measured (docs/performance.md): 1 leaves children waiting, a sixth slower with one job a message; 16 and 64
+        # gain nothing on Redis, and what one worker has taken another can't do. Files are polled once a second, so
+        # take many.
         "worker_prefetch_multiplier": 64 if filesystem else 4,
         # Flower sees tasks come and go. The price: with one job a message, a quarter of the main process's time.
         "worker_send_task_events": True,

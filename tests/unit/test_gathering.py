@@ -133,6 +133,24 @@ def test_tasks_share_batches_and_an_answer_that_nobody_waits_for_is_given_back()
     asyncio.run(scenario())
 
 
+def test_a_crowd_is_split_among_the_lanes_that_are_free() -> None:
+    async def scenario() -> None:
+        books = AsyncBooks()
+        gatherer = TaskGatherer(books.carry, Gathering(window_ms=1_000))
+        crowd = [asyncio.create_task(gatherer.call(number)) for number in range(64)]
+        while len(books.batches) < 2:
+            await asyncio.sleep(0)
+        # The first batch is held up, the second is done; its lane is the only free one, and has all of the next crowd.
+        await asyncio.gather(*crowd[32:])
+        crowd += [asyncio.create_task(gatherer.call(number)) for number in range(64, 96)]
+        await asyncio.gather(*crowd[64:])
+        books.gate.set()
+        await asyncio.gather(*crowd)
+        assert [len(batch) for batch in books.batches] == [32, 32, 32]
+
+    asyncio.run(scenario())
+
+
 def test_a_carry_that_fails_fails_every_call_of_its_batch() -> None:
     async def scenario() -> None:
         async def carry(items: Sequence[int]) -> Sequence[int | Exception]:
