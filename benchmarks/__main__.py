@@ -132,7 +132,7 @@ def main() -> None:
         with opened(("redis", "rabbitmq")) as site:
             results["tuning"] = tuning.measured(site)
     if "growth" in chosen.parts:
-        with opened(sessions=0) as site:
+        with opened(sessions=0, shared_buffers=growth.SHARED_BUFFERS) as site:
             results["growth"] = growth.measured(site)
     if "memory" in chosen.parts:
         with opened(("redis",)) as site:

@@ -84,7 +84,7 @@ def fill(url: str, sessions: int) -> None:
 
 
 @contextmanager
-def opened(brokers: tuple[str, ...] = (), sessions: int = 10_000) -> Iterator[Site]:
+def opened(brokers: tuple[str, ...] = (), sessions: int = 10_000, shared_buffers: str = "128MB") -> Iterator[Site]:
     """Servers for one run, gone with it."""
     with tempfile.TemporaryDirectory(prefix="billing-bench-") as name:
         folder = Path(name)
@@ -92,6 +92,8 @@ def opened(brokers: tuple[str, ...] = (), sessions: int = 10_000) -> Iterator[Si
         folder.chmod(0o755)
         started = {}
         postgres = Postgres(folder)
+        with open(postgres.data / "postgresql.conf", "a") as config:
+            config.write(f"shared_buffers = {shared_buffers}\n")
         postgres.start()
         try:
             for broker in brokers:
