@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, ColumnElement, Engine, Select, and_, bindparam, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Engine, Select, and_, cast, func, select
 
 from relay_billing import deadletters
 from relay_billing.deadletters import DeadLetter, Filter
@@ -15,6 +15,7 @@ from relay_billing.schema import (
     billing_dead_letters,
     billing_ledger,
     billing_sessions,
+    in_state,
     subscription_plans,
     tokens,
     user_subscriptions,
@@ -186,12 +187,7 @@ class History:
 _LEDGER = select(*(billing_ledger.c[name] for name in Entry.__dataclass_fields__))
 
 
-def _in_state(state: State) -> ColumnElement[bool]:
-    """As a literal: only then is it certain that the index of open sessions will do."""
-    return billing_sessions.c.state == bindparam("state", state.value, literal_execute=True)
-
-
-_OPEN = _in_state(State.PRECONSUMED)
+_OPEN = in_state(State.PRECONSUMED.value)
 
 
 def _story(request_id: str) -> Steps[Story]:
@@ -223,7 +219,7 @@ def _sessions(chosen: SessionFilter) -> Steps[list[BillingSession]]:
     if chosen.token_id is not None:
         rows = rows.where(s.token_id == chosen.token_id)
     if chosen.state is not None:
-        rows = rows.where(_in_state(chosen.state))
+        rows = rows.where(in_state(chosen.state.value))
     if chosen.before_ms is not None:
         rows = rows.where(s.created_at < chosen.before_ms)
     if chosen.after_ms is not None:
