@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from relay_billing import BillingClient, Ledger, SettleJob
 from relay_billing.domain.accounts import AccountType
 from relay_billing.schema import billing_ledger
-from tests.fixtures.books import given
+from tests.fixtures.books import given, states
 from tests.fixtures.brokers import free_port, on
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import Process, Site
@@ -186,6 +186,8 @@ def test_what_waits_is_seen_in_the_queue_and_in_the_intents(site: Site, client: 
     assert ("billing_queue_oldest_age_seconds{billing}" in samples) is (site.broker.name != "rabbitmq")
     for pid in children(worker):
         os.kill(pid, signal.SIGCONT)
+    # What is left in the queue would be the next test's.
+    until(lambda: list(states(site.engine).values()).count("settled") == 40, TIMEOUT_S, "all that was posted applied")
 
 
 @on("redis", "rabbitmq")
