@@ -2,16 +2,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
+# Tests wait more than they work. A file stays with one process: its servers are started once.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 SECONDS ?= 120
 BROKER ?= redis
 
-.PHONY: bench chaos check demo docs format test
+.PHONY: bench chaos check demo docs faults format test
 
 demo: $(STAMP)
 	@$(BIN)/python -m worker demo
 
 test: $(STAMP)
-	$(BIN)/pytest
+	$(PYTEST)
+
+faults: $(STAMP)
+	$(PYTEST) -m faults
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -19,7 +25,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/mypy docs/build.py docs/examples/first.py docs/examples/relay.py
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(PYTEST)
 
 # The site, strictly: a broken link is an error. It is in var/site.
 docs: $(STAMP)
