@@ -48,7 +48,7 @@ def concurrency(scenarios: list[dict[str, Any]]) -> None:
         axes.set_xlabel("concurrent callers")
         axes.set_title(title)
         axes.grid(alpha=0.3, which="both")
-    left.legend(fontsize=8)
+    right.legend(fontsize=8, loc="upper left")
     _save(figure, "throughput")
 
 
