@@ -33,7 +33,7 @@ def demo(
 
     Example: python -m worker demo --requests 1000
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop = Stop()
     VAR.mkdir(exist_ok=True)
     console = Console(stderr=as_json)
     settings = scene.settings_of(VAR)
@@ -41,7 +41,7 @@ def demo(
     os.environ.update({key: value for key, value in env.items() if key.startswith("BILLING_")})
     engine = engine_of(settings.database_url)
     try:
-        outcome = _play(console, settings, env, requests)
+        outcome = _play(console, settings, env, requests, stop)
     except KeyboardInterrupt:
         console.print("stopped; the demo's worker and beat are ended")
         raise typer.Exit(130) from None
@@ -54,7 +54,28 @@ def demo(
     raise typer.Exit(0 if outcome.balanced else 1)
 
 
-def _play(console: Console, settings: Settings, env: dict[str, str], requests: int) -> Outcome:
+class Stop:
+    """Heeds SIGINT and SIGTERM: at once, or at the next step where Python has swallowed the exception.
+
+    It does so when a signal comes while an object is collected.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, self._heard)
+
+    def _heard(self, *_: object) -> None:
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt where a signal has come."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+
+def _play(console: Console, settings: Settings, env: dict[str, str], requests: int, stop: Stop) -> Outcome:
     engine = engine_of(settings.database_url)
     cast = scene.prepare(engine)
     prefix = f"demo-{uuid4().hex[:8]}-"
@@ -65,12 +86,18 @@ def _play(console: Console, settings: Settings, env: dict[str, str], requests: i
             progress.update(starting, completed=1)
             relaying = progress.add_task("requests relayed", total=requests)
             client = BillingClient(settings.database_url, settings.broker_url, settings.policy)
-            tallies = relay.play(client, cast, prefix, requests, lambda: progress.advance(relaying))
+
+            def relayed() -> None:
+                stop.check()
+                progress.advance(relaying)
+
+            tallies = relay.play(client, cast, prefix, requests, relayed)
             client.close()
             waiting = scene.open_sessions(engine, prefix)
             closing = progress.add_task("sessions closed by the worker", total=waiting)
             deadline = time.monotonic() + DRAIN_TIMEOUT_S
             while (left := scene.open_sessions(engine, prefix)) and time.monotonic() < deadline:
+                stop.check()
                 progress.update(closing, completed=waiting - left)
                 time.sleep(0.1)
             progress.update(closing, completed=waiting - left)
