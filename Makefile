@@ -17,7 +17,7 @@ test: $(STAMP)
 	$(PYTEST)
 
 faults: $(STAMP)
-	$(PYTEST) -m faults
+	$(PYTEST) --numprocesses 3 -m faults
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
