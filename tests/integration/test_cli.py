@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Engine, update
 from typer.testing import CliRunner, Result
 
-from relay_billing import Ledger, Policy, SettleJob, migrations
+from relay_billing import Ledger, Policy, SettleJob
 from relay_billing.schema import users
-from relay_billing.store.drivers import engine_of
 from tests.fixtures.books import given, states, wallet
+from tests.fixtures.typed import named_by_settings
 from worker.cli import app
 
 WEALTH = 1_000_000
@@ -21,19 +21,13 @@ HUGE = 600_000_000
 @pytest.fixture
 def books(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A migrated database with two parked sessions, which the settings name."""
-    monkeypatch.setenv("BILLING_DATABASE_URL", empty_url)
-    monkeypatch.setenv("BILLING_VAR_DIR", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "120")
-    engine = engine_of(empty_url)
-    with engine.begin() as connection:
-        migrations.upgrade(connection)
-    given(engine, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
-    ledger = Ledger(engine, Policy(trust_quota=0))
-    for request_id in ("r1", "r2"):
-        ledger.pre_consume(request_id=request_id, user_id=1, token_id=1, quota=100)
-        ledger.apply([SettleJob(request_id, HUGE)])
-    yield engine
-    engine.dispose()
+    with named_by_settings(empty_url, tmp_path, monkeypatch, 120) as engine:
+        given(engine, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
+        ledger = Ledger(engine, Policy(trust_quota=0))
+        for request_id in ("r1", "r2"):
+            ledger.pre_consume(request_id=request_id, user_id=1, token_id=1, quota=100)
+            ledger.apply([SettleJob(request_id, HUGE)])
+        yield engine
 
 
 def typed(*words: str, env: dict[str, str] | None = None) -> Result:

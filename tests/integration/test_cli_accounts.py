@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
-from relay_billing import Ledger, Policy, RefundJob, SettleJob, migrations
-from relay_billing.store.drivers import engine_of
+from relay_billing import Ledger, Policy, RefundJob, SettleJob
 from tests.fixtures.books import given, states, token, wallet
 from tests.fixtures.brokers import free_port
+from tests.fixtures.typed import named_by_settings
 from worker.cli import app
 
 WEALTH = 1_000_000
@@ -22,21 +22,15 @@ KEY = "sk-planted-0123456789"
 @pytest.fixture
 def books(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A migrated database with a session in every state, which the settings name."""
-    monkeypatch.setenv("BILLING_DATABASE_URL", empty_url)
-    monkeypatch.setenv("BILLING_VAR_DIR", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "160")
-    engine = engine_of(empty_url)
-    with engine.begin() as connection:
-        migrations.upgrade(connection)
-    key = {"id": 1, "user_id": 1, "name": "laptop", "key": KEY, "remain_quota": WEALTH}
-    given(engine, user=[{"id": 1, "username": "ada", "quota": WEALTH}], token=[key])
-    ledger = Ledger(engine, Policy(trust_quota=0))
-    for name in ("settled", "refunded", "parked", "intended", "open"):
-        ledger.pre_consume(request_id=name, user_id=1, token_id=1, quota=100, model_name="gpt-4o")
-    ledger.apply([SettleJob("settled", 70), RefundJob("refunded", "upstream_error"), SettleJob("parked", HUGE)])
-    ledger.intend([SettleJob("intended", 30)])
-    yield engine
-    engine.dispose()
+    with named_by_settings(empty_url, tmp_path, monkeypatch, 160) as engine:
+        key = {"id": 1, "user_id": 1, "name": "laptop", "key": KEY, "remain_quota": WEALTH}
+        given(engine, user=[{"id": 1, "username": "ada", "quota": WEALTH}], token=[key])
+        ledger = Ledger(engine, Policy(trust_quota=0))
+        for name in ("settled", "refunded", "parked", "intended", "open"):
+            ledger.pre_consume(request_id=name, user_id=1, token_id=1, quota=100, model_name="gpt-4o")
+        ledger.apply([SettleJob("settled", 70), RefundJob("refunded", "upstream_error"), SettleJob("parked", HUGE)])
+        ledger.intend([SettleJob("intended", 30)])
+        yield engine
 
 
 def typed(*words: str, answer: str | None = None) -> Result:

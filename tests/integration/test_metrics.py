@@ -2,13 +2,9 @@
 
 import os
 import signal
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import func, select
 
 from relay_billing import BillingClient, Ledger, SettleJob
@@ -16,44 +12,13 @@ from relay_billing.domain.accounts import AccountType
 from relay_billing.schema import billing_ledger
 from tests.fixtures.books import given, states
 from tests.fixtures.brokers import free_port, on
+from tests.fixtures.scraping import agree, children, fetched, scraped
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import Process, Site
 
 TIMEOUT_S = 40.0
 WEALTH = 10**12
 HUGE = 600_000_000
-
-Samples = dict[str, float]
-
-
-def fetched(port: int, path: str) -> tuple[int, str]:
-    """The status and body that the worker answers with; 0: nobody listens."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
-            return int(answer.status), answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-    except OSError:
-        return 0, ""
-
-
-def scraped(port: int) -> Samples:
-    """Every sample, by its name and the values of its labels."""
-    status, body = fetched(port, "/metrics")
-    assert status == 200, body
-    samples: Samples = {}
-    for family in text_string_to_metric_families(body):
-        for sample in family.samples:
-            values = ",".join(value for _, value in sorted(sample.labels.items()))
-            samples[f"{sample.name}{{{values}}}" if values else sample.name] = sample.value
-    return samples
-
-
-def children(process: Process) -> list[int]:
-    """The worker's own children, whichever of its threads has forked them."""
-    tasks = Path(f"/proc/{process.popen.pid}/task").glob("*/children")
-    return [int(pid) for listed in tasks for pid in listed.read_text().split()]
 
 
 @pytest.fixture
@@ -67,22 +32,6 @@ def client(site: Site) -> Iterator[BillingClient]:
 def hold(client: BillingClient, *request_ids: str, quota: int = 100, ttl: int | None = None) -> None:
     for each in request_ids:
         client.pre_consume(request_id=each, user_id=1, token_id=1, quota=quota, force_pre_consume=True, hold_ttl=ttl)
-
-
-def agree(port: int, wanted: Samples) -> None:
-    """Wait until the worker's numbers are these: counts come at once, gauges are some seconds old."""
-    told: Samples = {}
-
-    def agreed() -> bool:
-        samples = scraped(port)
-        told.update({name: samples.get(name, -1) for name in wanted})
-        return told == wanted
-
-    try:
-        until(agreed, TIMEOUT_S, "these numbers")
-    except AssertionError:
-        assert told == wanted
-        raise
 
 
 @on("redis", "filesystem")
