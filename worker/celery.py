@@ -9,6 +9,7 @@ from celery import Celery, signals
 
 from config.celery import options
 from worker import counting, health, logs, remote, startup
+from worker.events import Events
 from worker.signs import Sign, Stage
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ settings = startup.settings()
 # Before the tasks are imported, and their counters made.
 counts = counting.prepare(settings.var_dir) if settings.metrics_port else None
 sign = Sign(settings.var_dir)
-app = Celery("worker", include=TASKS)
+app = Celery("worker", include=TASKS, events=Events)
 app.conf.update(options(settings))
 
 if "flower.command" in sys.modules:

@@ -1,19 +1,23 @@
 """A real worker process on each broker."""
 
 import json
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from celery import Celery
+from kombu import Consumer, Queue
 from sqlalchemy import func, select
 
 from relay_billing import BillingClient, Ledger, SettleJob
 from relay_billing.publisher import broker_options
 from relay_billing.schema import billing_dead_letters, billing_sessions
 from tests.fixtures.books import given, token, wallet
-from tests.fixtures.brokers import on
+from tests.fixtures.brokers import Broker, on
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import CELERY, Site, environment
+from worker.events import Events
 
 TIMEOUT_S = 40.0
 WEALTH = 1_000_000
@@ -150,3 +154,39 @@ def test_a_broker_restarted_under_a_busy_worker_leaves_it_alive_and_consuming(
     assert worker.popen.poll() is None, worker.output
     assert wallet(site.engine) == WEALTH - 75
     assert Ledger(site.engine).reconcile() == []
+
+
+@on("redis", "rabbitmq")
+def test_a_heartbeat_waits_for_no_broker_and_a_later_one_arrives(broker: Broker) -> None:
+    app = Celery("test", broker=broker.url, events=Events)
+    app.conf.update(broker_options(broker.url))
+    with app.connection_for_write() as writing:
+        sender = app.events.Dispatcher(writing)
+
+        def beat() -> None:
+            sender.send("worker-heartbeat", retry=True)
+
+        beat()
+        broker.stop()
+        try:
+            # What waits for ever does so in a thread that nobody waits for.
+            waiting = threading.Thread(target=beat, daemon=True)
+            waiting.start()
+            waiting.join(10)
+            assert not waiting.is_alive()
+        finally:
+            broker.start()
+        arrived: list[object] = []
+        queue = Queue("test", sender.exchange, routing_key="#", exclusive=True)
+        with (
+            app.connection_for_read() as reading,
+            Consumer(reading, [queue], on_message=arrived.append, no_ack=True),
+        ):
+
+            def another() -> bool:
+                beat()
+                with suppress(TimeoutError):
+                    reading.drain_events(timeout=1)
+                return bool(arrived)
+
+            until(another, TIMEOUT_S, "a heartbeat after the outage")
