@@ -54,7 +54,8 @@ class LedgerConsumer(Consumer):
 def children_of(consumer: Consumer) -> int:
     """How many processes of its pool live; 0 for a pool that has none."""
     processes = (consumer.pool.info or {}).get("processes", ()) if consumer.pool else ()
-    return sum(alive(pid) for pid in processes)
+    # One that is about to start is listed already, without an id.
+    return sum(alive(pid) for pid in processes if pid is not None)
 
 
 def readiness(sign: Sign) -> type:

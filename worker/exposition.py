@@ -110,6 +110,14 @@ class StandingCollector(Collector):
         return list(families(seen, self._own))
 
 
+def _begun(file: Path) -> bool:
+    """Whether there is anything to read: a file is empty at first, and for ever if its process was killed just then."""
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 class ProcessesCollector(MultiProcessCollector):
     """Adds up what the worker's processes have counted; those that are gone keep their counts, not their gauges."""
 
@@ -122,7 +130,7 @@ class ProcessesCollector(MultiProcessCollector):
         """All counters and histograms, and the gauges of the processes that live."""
         with self._folding:
             self._fold()
-            return list(super().collect())
+            return list(self.merge([str(file) for file in self._folder.glob("*.db") if _begun(file)]))
 
     def _fold(self) -> None:
         """Add the files of processes that are gone into one."""
@@ -134,7 +142,8 @@ class ProcessesCollector(MultiProcessCollector):
                     self._add(kind, self._folder / f"{kind}_{pid}.db")
 
     def _add(self, kind: str, file: Path) -> None:
-        if not file.exists():
+        if not _begun(file):
+            file.unlink(missing_ok=True)
             return
         into, beside = self._folder / f"{kind}_{ENDED}.db", self._folder / f"{kind}_{ENDED}.new"
         beside.unlink(missing_ok=True)
