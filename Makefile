@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 # Tests wait more than they work. A file stays with one process: its servers are started once.
-PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 SECONDS ?= 120
 BROKER ?= redis
@@ -17,7 +17,7 @@ test: $(STAMP)
 	$(PYTEST)
 
 faults: $(STAMP)
-	$(PYTEST) --numprocesses 3 -m faults
+	$(PYTEST) -m faults
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,8 +1,11 @@
-"""Celery's consumer, with two differences: no message is dropped, and it says whether it takes jobs."""
+"""Celery's consumer, with three differences: it drops no message, forgets none, and tells whether it takes jobs."""
 
 from collections.abc import Callable
 
+from billiard.pool import CLOSE, ApplyResult
 from celery import bootsteps
+from celery.concurrency.asynpool import AsynPool
+from celery.concurrency.base import BasePool
 from celery.worker.consumer import Consumer
 from kombu import Message
 
@@ -49,6 +52,33 @@ class LedgerConsumer(Consumer):
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         """It can't be decoded."""
         letterbox.keep(_task_of(message), message, f"{type(exc).__name__}: {exc}")
+
+    def on_close(self) -> None:
+        """Celery's, but a worker that ends waits for every message that a child has been sent.
+
+        Celery's forgets those that the child has not confirmed yet. Then nobody reads what becomes of them: the child
+        waits half a minute to be heard, and the message is not acknowledged though it was applied.
+        """
+        sent = _sent(self.pool)
+        super().on_close()
+        for job in sent:
+            job._cache.setdefault(job._job, job)
+
+
+def _sent(pool: BasePool) -> list[ApplyResult]:
+    """What children of a pool that ends have been sent and have not answered.
+
+    What was sent in part is sent to its end: a child that waits for the rest would never hear that it is to end.
+    """
+    prefork = getattr(pool, "_pool", None)
+    if not isinstance(prefork, AsynPool) or prefork._state != CLOSE:
+        return []
+    sent = [job for job in tuple(prefork._cache.values()) if job._write_to is not None and job._write_to._is_alive()]
+    for job in sent:
+        writer = job._writer()
+        if writer in prefork._active_writers:
+            prefork._flush_writer(job._write_to, writer)
+    return sent
 
 
 def children_of(consumer: Consumer) -> int:

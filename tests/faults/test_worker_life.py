@@ -1,9 +1,11 @@
 """What a worker does when it, its broker, its database or a message is not well."""
 
+import fcntl
 import json
 import os
 import pickle
 import signal
+import termios
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,6 +20,7 @@ from relay_billing.domain.policy import Durability
 from relay_billing.publisher import broker_options, dead_queue
 from relay_billing.schema import billing_sessions
 from tests.fixtures.books import given, states, wallet
+from tests.fixtures.scraping import children
 from tests.fixtures.waiting import until
 from tests.fixtures.wire import Foreign
 from tests.fixtures.workers import CELERY, Process, Site, environment
@@ -55,20 +58,68 @@ def proved(site: Site) -> bool:
     return Ledger(site.engine).reconcile() == []
 
 
-def blocked(site: Site, worker: Process, client: BillingClient) -> Connection:
+def blocked(site: Site, client: BillingClient) -> Connection:
     """A connection whose lock a job in hand waits for."""
     blocker = site.engine.connect()
     blocker.exec_driver_sql("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
     client.settle("busy", 60)
-    until(lambda: "Task billing.settle" in worker.output, TIMEOUT_S, "the job in hand")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass"
+    until(lambda: blocker.exec_driver_sql(waiting).scalar_one() > 0, TIMEOUT_S, "the job in hand")
     return blocker
+
+
+def waits(pid: int) -> bool:
+    """Whether it waits for something to come through a pipe."""
+    return "pipe_read" in Path(f"/proc/{pid}/wchan").read_text()
+
+
+def unread(pid: int) -> bool:
+    """Whether something waits in its pipes, stdout and stderr aside."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        if int(link.name) > 2 and os.readlink(link).startswith("pipe:"):
+            reader = os.open(link, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                if any(fcntl.ioctl(reader, termios.FIONREAD, bytes(4))):
+                    return True
+            finally:
+                os.close(reader)
+    return False
+
+
+def threads(worker: Process) -> int:
+    """How many threads its main process has."""
+    return len(os.listdir(f"/proc/{worker.popen.pid}/task"))
+
+
+@SERVERS
+def test_sigterm_waits_for_a_job_that_a_child_has_been_sent_and_not_begun(site: Site, client: BillingClient) -> None:
+    worker = site.worker(concurrency=1, intent_grace=3600)
+    (child,) = children(worker)
+    until(lambda: waits(child) and not unread(child), TIMEOUT_S, "a child that the worker knows to be idle")
+    os.kill(child, signal.SIGSTOP)
+    hold(client, "sent")
+    client.settle("sent", 60)
+    until(lambda: unread(child), TIMEOUT_S, "the job with the child")
+    before = threads(worker)
+    worker.popen.send_signal(signal.SIGTERM)
+    # Celery has one more while it waits for its children.
+    until(lambda: threads(worker) > before, TIMEOUT_S, "the end begun")
+    os.kill(child, signal.SIGCONT)
+    assert worker.popen.wait(20) == 0, worker.output
+    assert states(site.engine) == {"sent": "settled"}
+    second = site.worker("second")
+    hold(client, "next")
+    client.settle("next", 10)
+    until(lambda: settled(site) == 2, TIMEOUT_S, "the next job applied")
+    assert "request_id=sent" not in second.output
+    client.close()
 
 
 @SERVERS
 def test_sigterm_finishes_the_job_in_hand_and_acknowledges_it(site: Site, client: BillingClient) -> None:
     worker = site.worker()
     hold(client, "busy")
-    blocker = blocked(site, worker, client)
+    blocker = blocked(site, client)
     worker.popen.send_signal(signal.SIGTERM)
     until(lambda: "soft shutdown" in worker.output or "Warm shutdown" in worker.output, TIMEOUT_S, "the shutdown begun")
     blocker.rollback()
@@ -79,7 +130,7 @@ def test_sigterm_finishes_the_job_in_hand_and_acknowledges_it(site: Site, client
     hold(client, "next")
     client.settle("next", 10)
     until(lambda: settled(site) == 2, TIMEOUT_S, "the next job applied")
-    assert "duplicate" not in second.output
+    assert "request_id=busy" not in second.output
     client.close()
 
 
@@ -87,7 +138,7 @@ def test_sigterm_finishes_the_job_in_hand_and_acknowledges_it(site: Site, client
 def test_a_killed_workers_jobs_are_applied_by_another_one(site: Site, client: BillingClient) -> None:
     worker = site.worker()
     hold(client, "busy")
-    blocker = blocked(site, worker, client)
+    blocker = blocked(site, client)
     os.killpg(worker.popen.pid, signal.SIGKILL)
     killed = time.monotonic()
     worker.popen.wait()
