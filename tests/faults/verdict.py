@@ -63,6 +63,12 @@ def unfinished(engine: Engine) -> int:
         return int(connection.execute(select(func.count()).where(~ended)).scalar_one())
 
 
+def settled(engine: Engine) -> int:
+    """How many sessions are settled."""
+    with engine.connect() as connection:
+        return int(connection.execute(select(func.count()).where(billing_sessions.c.state == "settled")).scalar_one())
+
+
 def owed(engine: Engine, diaries: Iterable[Path]) -> int:
     """As `unfinished`, and settles that are still on their way: those of a hold that has expired meanwhile."""
     c = billing_sessions.c
