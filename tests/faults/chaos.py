@@ -34,6 +34,8 @@ from tests.fixtures.wire import Foreign
 PAUSE_S = (1.0, 3.0)
 STOPPED_S = 17.0
 """Longer than the visibility time-out of the harness."""
+DELAYED_S, HALF_OPEN_S = 2, 3
+"""How long these two faults last."""
 START_TIMEOUT_S = 60
 DRAIN_PATIENCE_S = 60
 """Seconds without any progress after which the rest is held to be stuck."""
@@ -153,7 +155,7 @@ class Chaos:
         """Every packet takes its time, for a while."""
         proxy = self.chance.choice(self.site.proxies)
         proxy.delay_s = 0.2
-        time.sleep(2)
+        time.sleep(DELAYED_S)
         proxy.delay_s = 0
         self.done["delays"] += 1
 
@@ -161,7 +163,7 @@ class Chaos:
         """What is sent goes nowhere, then the connections end."""
         proxy = self.chance.choice(self.site.proxies)
         proxy.half_open = True
-        time.sleep(3)
+        time.sleep(HALF_OPEN_S)
         proxy.half_open = False
         proxy.cut()
         self.done["half-open"] += 1
