@@ -13,8 +13,8 @@ from benchmarks import baselines
 from benchmarks.measure import Rate, Scenario, evenly, request_id
 from benchmarks.site import BATCH, POLICY, Site, worker
 from relay_billing import Ledger, PreConsume
+from relay_billing.broker.options import broker_options
 from relay_billing.domain.jobs import SETTLE_TASK
-from relay_billing.publisher import broker_options
 from relay_billing.schema import billing_sessions
 from tests.fixtures.waiting import until
 

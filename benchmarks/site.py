@@ -92,6 +92,7 @@ def opened(brokers: tuple[str, ...] = (), sessions: int = 10_000, shared_buffers
         folder.chmod(0o755)
         started = {}
         postgres = Postgres(folder)
+        postgres.create()
         with open(postgres.data / "postgresql.conf", "a") as config:
             config.write(f"shared_buffers = {shared_buffers}\n")
         postgres.start()

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from relay_billing.batching.rules import Gathering
 from relay_billing.client import BillingClient
 from relay_billing.domain.errors import (
     BillingError,
@@ -14,9 +15,11 @@ from relay_billing.domain.errors import (
     UnknownSession,
     UpdateDataError,
 )
-from relay_billing.domain.jobs import Outcome, RefundJob, SettleJob
+from relay_billing.domain.jobs import RefundJob, SettleJob
+from relay_billing.domain.outcomes import Outcome
 from relay_billing.domain.policy import Policy
-from relay_billing.domain.sessions import BillingSession, PreConsume
+from relay_billing.domain.requests import PreConsume
+from relay_billing.domain.sessions import BillingSession
 from relay_billing.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ __all__ = [
     "BillingError",
     "BillingSession",
     "BillingUnavailable",
+    "Gathering",
     "IdempotencyConflict",
     "InsufficientUserQuota",
     "InvalidRequest",

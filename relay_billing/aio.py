@@ -2,29 +2,28 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal, ParamSpec, TypeVar, Unpack
 
-from relay_billing.domain import inputs
-from relay_billing.domain.errors import BillingError, BillingUnavailable, UpdateDataError, not_safe
-from relay_billing.domain.funding import FUNDING
+from relay_billing.batching.rules import CLOSE_TIMEOUT_S, Gathering
+from relay_billing.batching.tasks import TaskGatherer
+from relay_billing.domain.choices import Durability
+from relay_billing.domain.errors import BillingError, BillingUnavailable, not_safe, telling_unsafe
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
-from relay_billing.domain.policy import Durability, Policy
-from relay_billing.domain.sessions import BillingSession, Closing, PreConsume, State
-from relay_billing.gathering import Gathering, TaskGatherer
-from relay_billing.metering import meter_of
-from relay_billing.publisher import Publisher
-from relay_billing.store.adrivers import aat_once, async_engine_of, atransact
-from relay_billing.store.commands import Steps
+from relay_billing.domain.requests import HoldFields, PreConsume
+from relay_billing.domain.sessions import BillingSession, State
+from relay_billing.domain.sources import FUNDING
+from relay_billing.door import Closing, Door, Waiting
+from relay_billing.flows import holds, settlements
+from relay_billing.flows.context import Flow, Terms, utc_now
+from relay_billing.store.async_drivers import async_engine_of, atransact
 from relay_billing.store.drivers import dialect_of
-from relay_billing.usecases import UseCases, utc_now
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
 
 log = logging.getLogger("relay_billing")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 YOUNG_MS = 1_000
@@ -51,7 +50,7 @@ class AsyncClientSession(BillingSession):
         await self.client.close_session(job)
 
     async def reserve(self, target_quota: int) -> "AsyncClientSession":
-        """Raise the hold, at once (semantics §4); returns the session with the new hold."""
+        """Raise the hold now, in the database (semantics §4); returns the session with the new hold."""
         raised = await self.client.reserve(self.request_id, target_quota)
         return _bound(raised, self.client, self.closing)
 
@@ -60,120 +59,45 @@ def _bound(session: BillingSession, client: "AsyncBillingClient", closing: Closi
     return AsyncClientSession(**session.values(), client=client, closing=closing or Closing())
 
 
-class AsyncBillingClient:
+class AsyncBillingClient(Door):
     """As `BillingClient`, for asyncio. One client belongs to one event loop; SQLite needs the extra `asyncio`."""
 
-    def __init__(
-        self,
-        database_url: str,
-        broker_url: str,
-        policy: Policy | None = None,
-        gathering: Gathering | None = None,
-        metrics: "CollectorRegistry | None" = None,
-    ) -> None:
+    def _open(self, database_url: str, gathering: Gathering | None) -> tuple[Waiting, Waiting]:
         how = gathering or Gathering()
-        self._meter = meter_of(metrics)
         self._engine = async_engine_of(database_url)
-        self._holds = TaskGatherer(self._hold, how, self._give_back)
-        self._ends = TaskGatherer(self._end, how)
-        self._policy = policy or Policy()
-        self._cases = UseCases(self._policy, utc_now, FUNDING, dialect_of(self._engine))
-        unposted = None if self._meter is None else self._meter.unposted
-        self._publisher = Publisher(broker_url, self._policy.publish_timeout, unposted)
-        self._watch()
-
-    async def _run(self, make: Callable[[], Steps[T]]) -> T:
-        return await atransact(self._engine, self._cases.dialect, make)
-
-    def _watch(self) -> None:
-        if self._meter is not None:
-            self._meter.watch("holds", lambda: self._holds.waiting)
-            self._meter.watch("ends", lambda: self._ends.waiting)
-            self._meter.watch("messages", lambda: self._publisher.waiting)
-
-    async def pre_consume(
-        self,
-        *,
-        request_id: str,
-        user_id: int,
-        token_id: int | None = None,
-        quota: int,
-        model_name: str = "",
-        preference: str | None = "",
-        playground: bool = False,
-        force_pre_consume: bool = False,
-        hold_ttl: int | None = None,
-        **unknown: object,
-    ) -> AsyncClientSession:
-        """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
-        inputs.no_unknown(unknown, "pre_consume")
-        request = PreConsume(
-            request_id,
-            user_id,
-            token_id,
-            quota,
-            model_name,
-            preference,
-            playground,
-            force_pre_consume,
-            hold_ttl,
+        self._terms = Terms(self._policy, utc_now, FUNDING, dialect_of(self._engine))
+        self._holds: TaskGatherer[PreConsume, BillingSession] = TaskGatherer(
+            # mypy follows no ParamSpec through partial; a lambda would be one more hop of every hold.
+            partial(self._run, holds.pre_consume),  # type: ignore[call-arg]
+            how,
+            self._give_back,
         )
-        if self._meter is None:
-            return await self._held(request)
+        self._ends = TaskGatherer(self._make_safe, replace(how, alone=1), refused=not_safe)
+        return self._holds, self._ends
+
+    async def _run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
+        make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
+        return await atransact(self._engine, self._terms.dialect, make)
+
+    async def pre_consume(self, **fields: Unpack[HoldFields]) -> AsyncClientSession:
+        """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
         with self._meter.holding() as holding:
-            holding.session = session = await self._held(request)
-        return session
-
-    async def _held(self, request: PreConsume) -> AsyncClientSession:
-        request.check()
-        return _bound(await self._holds.call(request), self)
-
-    async def _hold(self, requests: Sequence[PreConsume]) -> Sequence[BillingSession | Exception]:
-        usual = self._cases.at_once(requests)
-        session = None if usual is None else await aat_once(self._engine, usual)
-        if session is not None:
-            return [session]
-        try:
-            return await self._run(lambda: self._cases.pre_consume(requests))
-        except UpdateDataError as error:
-            # One of them can't be written; its neighbours can.
-            return [error] if len(requests) == 1 else [(await self._hold([each]))[0] for each in requests]
+            request = PreConsume.checked(fields)
+            holding.session = session = await self._holds.call(request)
+        return _bound(session, self)
 
     async def _give_back(self, request: PreConsume, session: BillingSession) -> None:
         """The caller was cancelled while its hold was taken: nobody else knows of it."""
-        if session.state is State.PRECONSUMED and session.created_at >= self._cases.now_ms() - YOUNG_MS:
-            (answer,) = await self._end([RefundJob(request.request_id, "cancelled")])
-            if isinstance(answer, Exception):
+        if session.state is State.PRECONSUMED and session.created_at >= self._terms.now_ms() - YOUNG_MS:
+            try:
+                await self._make_safe([RefundJob(request.request_id, "cancelled")])
+            except BillingUnavailable:
                 log.warning("session %s of a cancelled call keeps its hold until it expires", request.request_id)
 
     @asynccontextmanager
-    async def session(
-        self,
-        *,
-        request_id: str,
-        user_id: int,
-        token_id: int | None = None,
-        quota: int,
-        model_name: str = "",
-        preference: str | None = "",
-        playground: bool = False,
-        force_pre_consume: bool = False,
-        hold_ttl: int | None = None,
-        **unknown: object,
-    ) -> AsyncIterator[AsyncClientSession]:
+    async def session(self, **fields: Unpack[HoldFields]) -> AsyncIterator[AsyncClientSession]:
         """Pre-consume, and refund when the block is left without a settle or by an exception, a cancellation too."""
-        session = await self.pre_consume(
-            request_id=request_id,
-            user_id=user_id,
-            token_id=token_id,
-            quota=quota,
-            model_name=model_name,
-            preference=preference,
-            playground=playground,
-            force_pre_consume=force_pre_consume,
-            hold_ttl=hold_ttl,
-            **unknown,
-        )
+        session = await self.pre_consume(**fields)
         try:
             yield session
         except BaseException as error:
@@ -200,41 +124,39 @@ class AsyncBillingClient:
 
     async def close_session(self, job: Job) -> None:
         """Make one settle or refund safe, and post it."""
-        if self._meter is None:
-            await self._ends.call(job)
-            return
-        with self._meter.ending(job):
+        with self._meter.ending(job), telling_unsafe(job):
             await self._ends.call(job)
 
-    async def _end(self, jobs: Sequence[Job]) -> Sequence[Literal[True] | Exception]:
-        """Make jobs safe with one write of intents and one message; an answer for each (semantics §9)."""
+    async def _make_safe(self, jobs: Sequence[Job]) -> Sequence[Literal[True]]:
+        """One write of intents and one message for all of them (semantics §9)."""
         by_broker = self._policy.durability is Durability.BROKER
-        if not (by_broker and await self._posted(jobs)):
-            try:
-                await self._run(lambda: self._cases.intend(jobs))
-            except BillingUnavailable as error:
-                return [not_safe(job, error) for job in jobs]
+        if not (by_broker and await self._confirmed(jobs)):
+            await self._run(settlements.intend, jobs)
         if not by_broker:
             self._publisher.post(jobs)
         return [True] * len(jobs)
 
-    async def _posted(self, jobs: Sequence[Job]) -> bool:
+    async def _confirmed(self, jobs: Sequence[Job]) -> bool:
         receipt = self._publisher.post(jobs)
         return await asyncio.to_thread(receipt.wait, self._policy.publish_timeout)
 
     async def reserve(self, request_id: str, target_quota: int) -> BillingSession:
-        """Raise the hold of an open session, at once: as `Ledger.reserve` (semantics §4)."""
-        inputs.request_id(request_id)
-        inputs.quota("target_quota", target_quota)
-        return await self._run(lambda: self._cases.reserve(request_id, target_quota))
+        """Raise the hold of an open session now: as `Ledger.reserve` (semantics §4)."""
+        return await self._run(holds.reserve, request_id, target_quota)
 
     async def get(self, request_id: str) -> BillingSession:
-        """The session as it stands. Raises UnknownSession."""
-        return await self._run(lambda: self._cases.get(request_id))
+        """The session as it stands. Raises InvalidRequest or UnknownSession."""
+        make = lambda: holds.get(self._terms.context(), request_id)  # noqa: E731, one line
+        return await atransact(self._engine, self._terms.dialect, make, reading=True)
 
     async def close(self) -> None:
-        """Post what still waits, for at most a few seconds, and close all connections."""
-        await self._holds.close()
-        await self._ends.close()
+        """Carry out and post what still waits, for at most some seconds, and close all connections."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._holds.close()
+                await self._ends.close()
+        except TimeoutError:
+            # What is under way ends with its call's own time; its callers get their answers then.
+            log.warning("closed while the database does not answer, with calls under way")
         await asyncio.to_thread(self._publisher.close)
         await self._engine.dispose()

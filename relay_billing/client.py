@@ -6,26 +6,29 @@ import os
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal, Unpack
 
 from sqlalchemy import Pool
 
-from relay_billing.domain import inputs
-from relay_billing.domain.errors import BillingError, BillingUnavailable, UpdateDataError, not_safe
+from relay_billing.batching.rules import Gathering
+from relay_billing.batching.threads import ThreadGatherer
+from relay_billing.domain.choices import Durability
+from relay_billing.domain.errors import BillingError, not_safe, telling_unsafe
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
-from relay_billing.domain.policy import Durability, Policy
-from relay_billing.domain.sessions import BillingSession, Closing, PreConsume
-from relay_billing.gathering import Gathering, ThreadGatherer
+from relay_billing.domain.requests import HoldFields, PreConsume
+from relay_billing.domain.sessions import BillingSession
+from relay_billing.door import Closing, Door, Waiting
+from relay_billing.flows import holds
 from relay_billing.ledger import Ledger
-from relay_billing.metering import meter_of
-from relay_billing.publisher import Publisher
-from relay_billing.store.drivers import engine_of
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+from relay_billing.store.drivers import dialect_of, engine_of
 
 log = logging.getLogger("relay_billing")
+
+HOLDS_ALONE = 8
+"""Concurrent holds that go alone, a connection each, where one alone is one statement (PostgreSQL): a batch of so few
+costs more than it saves. Settles and refunds are always gathered, for they share a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ class ClientSession(BillingSession):
         self.client.close_session(job)
 
     def reserve(self, target_quota: int) -> "ClientSession":
-        """Raise the hold, at once (semantics §4); returns the session with the new hold."""
+        """Raise the hold now, in the database (semantics §4); returns the session with the new hold."""
         raised = self.client.reserve(self.request_id, target_quota)
         return _bound(raised, self.client, self.closing)
 
@@ -67,121 +70,45 @@ def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:
         client._ends.forget()
 
 
-class BillingClient:
+class BillingClient(Door):
     """Holds quota in the relay's process, and hands settles and refunds to the workers. Thread-safe, fork-safe.
 
-    `database_url` is the ledger's (`postgresql://…`, `sqlite:///…`), `broker_url` the queue's (`redis://…`, `amqp://…`,
-    `filesystem://FOLDER`), `policy` the same as the workers' (unset: all defaults). Calls of many threads are gathered
-    into batches, as `gathering` says (unset: 64 at once, 2 ms). `metrics`: a registry of prometheus-client, which the
-    relay serves (unset: nothing is counted). Nothing is opened before it is needed. Raises InvalidRequest for a URL
-    that can't be used, or a registry that has another client's metrics.
+    On PostgreSQL up to 8 concurrent holds are not gathered, unless `gathering` says so: each is one statement.
     """
 
-    def __init__(
-        self,
-        database_url: str,
-        broker_url: str,
-        policy: Policy | None = None,
-        gathering: Gathering | None = None,
-        metrics: "CollectorRegistry | None" = None,
-    ) -> None:
+    def _open(self, database_url: str, gathering: Gathering | None) -> tuple[Waiting, Waiting]:
         how = gathering or Gathering()
-        self._meter = meter_of(metrics)
         self._engine = engine_of(database_url)
+        alone = HOLDS_ALONE if gathering is None and dialect_of(self._engine).fast is not None else how.alone
         self._inherited: list[Pool] = []
-        self._ledger = Ledger(self._engine, policy)
-        unposted = None if self._meter is None else self._meter.unposted
-        self._publisher = Publisher(broker_url, self._ledger.policy.publish_timeout, unposted)
-        self._holds = ThreadGatherer(self._hold, how, "relay-billing-holds")
-        self._ends = ThreadGatherer(self._end, how, "relay-billing-ends")
-        self._watch()
+        self._ledger = Ledger(self._engine, self._policy)
+        self._holds: ThreadGatherer[PreConsume, BillingSession] = ThreadGatherer(
+            # mypy follows no ParamSpec through partial; a lambda would be one more hop of every hold.
+            partial(self._ledger.run, holds.pre_consume),  # type: ignore[call-arg]
+            replace(how, alone=alone),
+        )
+        self._ends = ThreadGatherer(self._make_safe, replace(how, alone=1), not_safe)
         atexit.register(self.close)
         myself = weakref.ref(self)
         # The parent's connections stay the parent's: a child that closed them would cut the parent off.
         os.register_at_fork(after_in_child=lambda: _disconnect_in_child(myself))
+        return self._holds, self._ends
 
-    def _watch(self) -> None:
-        if self._meter is not None:
-            self._meter.watch("holds", lambda: self._holds.waiting)
-            self._meter.watch("ends", lambda: self._ends.waiting)
-            self._meter.watch("messages", lambda: self._publisher.waiting)
-
-    def pre_consume(
-        self,
-        *,
-        request_id: str,
-        user_id: int,
-        token_id: int | None = None,
-        quota: int,
-        model_name: str = "",
-        preference: str | None = "",
-        playground: bool = False,
-        force_pre_consume: bool = False,
-        hold_ttl: int | None = None,
-        **unknown: object,
-    ) -> ClientSession:
+    def pre_consume(self, **fields: Unpack[HoldFields]) -> ClientSession:
         """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
-        inputs.no_unknown(unknown, "pre_consume")
-        request = PreConsume(
-            request_id,
-            user_id,
-            token_id,
-            quota,
-            model_name,
-            preference,
-            playground,
-            force_pre_consume,
-            hold_ttl,
-        )
-        if self._meter is None:
-            return self._held(request)
         with self._meter.holding() as holding:
-            holding.session = session = self._held(request)
-        return session
-
-    def _held(self, request: PreConsume) -> ClientSession:
-        request.check()
-        return _bound(self._holds.call(request), self)
-
-    def _hold(self, requests: Sequence[PreConsume]) -> Sequence[BillingSession | Exception]:
-        try:
-            return self._ledger.pre_consume_many(requests)
-        except UpdateDataError as error:
-            # One of them can't be written; its neighbours can.
-            return [error] if len(requests) == 1 else [self._hold([each])[0] for each in requests]
+            request = PreConsume.checked(fields)
+            holding.session = session = self._holds.call(request)
+        return _bound(session, self)
 
     @contextmanager
-    def session(
-        self,
-        *,
-        request_id: str,
-        user_id: int,
-        token_id: int | None = None,
-        quota: int,
-        model_name: str = "",
-        preference: str | None = "",
-        playground: bool = False,
-        force_pre_consume: bool = False,
-        hold_ttl: int | None = None,
-        **unknown: object,
-    ) -> Iterator[ClientSession]:
+    def session(self, **fields: Unpack[HoldFields]) -> Iterator[ClientSession]:
         """Pre-consume, and refund when the block is left without a settle or by an exception.
 
         A settle that was tried is never followed by a refund, even where it raised BillingUnavailable: the call was
         used, so try the settle again; until then the hold stands.
         """
-        session = self.pre_consume(
-            request_id=request_id,
-            user_id=user_id,
-            token_id=token_id,
-            quota=quota,
-            model_name=model_name,
-            preference=preference,
-            playground=playground,
-            force_pre_consume=force_pre_consume,
-            hold_ttl=hold_ttl,
-            **unknown,
-        )
+        session = self.pre_consume(**fields)
         try:
             yield session
         except BaseException as error:
@@ -212,27 +139,20 @@ class BillingClient:
 
     def close_session(self, job: Job) -> None:
         """Make one settle or refund safe, and post it."""
-        if self._meter is None:
-            self._ends.call(job)
-            return
-        with self._meter.ending(job):
+        with self._meter.ending(job), telling_unsafe(job):
             self._ends.call(job)
 
-    def _end(self, jobs: Sequence[Job]) -> Sequence[Literal[True] | Exception]:
-        """Make jobs safe with one write of intents and one message; an answer for each (semantics §9)."""
-        policy = self._ledger.policy
-        by_broker = policy.durability is Durability.BROKER
-        if not (by_broker and self._publisher.post(jobs).wait(policy.publish_timeout)):
-            try:
-                self._ledger.intend(jobs)
-            except BillingUnavailable as error:
-                return [not_safe(job, error) for job in jobs]
+    def _make_safe(self, jobs: Sequence[Job]) -> Sequence[Literal[True]]:
+        """One write of intents and one message for all of them (semantics §9)."""
+        by_broker = self._policy.durability is Durability.BROKER
+        if not (by_broker and self._publisher.post(jobs).wait(self._policy.publish_timeout)):
+            self._ledger.intend(jobs)
         if not by_broker:
             self._publisher.post(jobs)
         return [True] * len(jobs)
 
     def reserve(self, request_id: str, target_quota: int) -> BillingSession:
-        """Raise the hold of an open session, at once: as `Ledger.reserve` (semantics §4)."""
+        """Raise the hold of an open session now: as `Ledger.reserve` (semantics §4)."""
         return self._ledger.reserve(request_id, target_quota)
 
     def get(self, request_id: str) -> BillingSession:

@@ -1,39 +1,46 @@
-"""Joins: each use case is carried out in one transaction, for one item or five hundred. Nothing else commits."""
+"""Carries flows out, each in one transaction: for one item or five hundred. Nothing else commits."""
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import ParamSpec, TypeVar, Unpack
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 
-from relay_billing import deadletters, webhooks
-from relay_billing.deadletters import DeadLetter, Filter, Resolution
-from relay_billing.domain import inputs
-from relay_billing.domain.errors import BillingError, BillingUnavailable
-from relay_billing.domain.funding import FUNDING, FundingSource
-from relay_billing.domain.jobs import Answer, Outcome, RefundJob, SettleJob
+from relay_billing.domain import checks
+from relay_billing.domain.errors import BillingError, BillingUnavailable, InvalidRequest
+from relay_billing.domain.funding import FundingSource
+from relay_billing.domain.jobs import RefundJob, SettleJob
+from relay_billing.domain.outcomes import Answer, Outcome
 from relay_billing.domain.policy import MAX_SECONDS, Policy
-from relay_billing.domain.sessions import BillingSession, PreConsume
-from relay_billing.domain.topups import ToppedUp, TopUp
-from relay_billing.overview import Overview, read
-from relay_billing.reconcile import Drift, drifts, remember
-from relay_billing.store import retention
+from relay_billing.domain.requests import HoldFields, PreConsume
+from relay_billing.domain.sessions import BillingSession
+from relay_billing.domain.sources import FUNDING
+from relay_billing.domain.top_ups import ToppedUp, TopUp
+from relay_billing.flows import holds, overview, reconcile, retention, settlements, subscriptions, sweeps, top_ups
+from relay_billing.flows.context import BATCH, MAX_BATCHES, Clock, Context, Flow, Terms, utc_now
+from relay_billing.flows.overview import Overview
+from relay_billing.flows.reconcile import Drift
+from relay_billing.flows.sweeps import Expired
 from relay_billing.store.commands import Steps
-from relay_billing.store.drivers import at_once, dialect_of, transact
-from relay_billing.usecases import MAX_SWEEP_BATCHES, SWEEP_BATCH, Clock, Expired, UseCases, utc_now
-from relay_billing.webhooks import Webhook
+from relay_billing.store.drivers import dialect_of, streamed, transact
+from relay_billing.store.failures import cause_of
+from relay_billing.store.waits import LONG_STATEMENT_TIMEOUT_S
 
+log = logging.getLogger("relay_billing")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Ledger:
-    """The books: holds, settles and refunds, each exactly once, on PostgreSQL or SQLite (semantics §2 to §10).
+    """Holds, settles and refunds, each exactly once, on PostgreSQL or SQLite (semantics §2 to §10).
 
     `engine` is yours to configure and dispose of. `policy` must be the same in relay and worker; `clock` returns an
-    aware datetime, for tests that step it. Every method commits its own transaction and raises BillingUnavailable when
-    the database can't be reached in a bounded number of attempts.
+    aware datetime, for tests that step it; `fast_paths` False: everything goes the general way. Every method commits
+    its own transaction, on PostgreSQL after a statement of its own for what is plain in a batch, and raises
+    BillingUnavailable when the database can't be reached in a bounded number of attempts.
     """
 
     def __init__(
@@ -42,90 +49,84 @@ class Ledger:
         policy: Policy | None = None,
         clock: Clock = utc_now,
         funding: tuple[FundingSource, ...] = FUNDING,
+        *,
+        fast_paths: bool = True,
     ) -> None:
         self._engine = engine
-        self._cases = UseCases(policy or Policy(), clock, funding, dialect_of(engine))
+        self._terms = Terms(policy or Policy(), clock, funding, dialect_of(engine, fast_paths=fast_paths))
 
     @property
     def policy(self) -> Policy:
         """The policy that every decision here follows."""
-        return self._cases.policy
+        return self._terms.policy
 
-    def _run(self, make: Callable[[], Steps[T]]) -> T:
-        return transact(self._engine, self._cases.dialect, make)
+    def run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Carry out a flow of `relay_billing.flows` in one transaction; return what it returns, or raise its errors."""
+        return transact(self._engine, self._terms.dialect, lambda: flow(self._terms.context(), *args, **options))
 
-    def pre_consume(
-        self,
-        *,
-        request_id: str,
-        user_id: int,
-        token_id: int | None = None,
-        quota: int,
-        model_name: str = "",
-        preference: str | None = "",
-        playground: bool = False,
-        force_pre_consume: bool = False,
-        hold_ttl: int | None = None,
-        **unknown: object,
-    ) -> BillingSession:
+    def read(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """As `run`, for a flow that changes nothing: it waits for no writer."""
+        make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
+        return transact(self._engine, self._terms.dialect, make, reading=True)
+
+    def run_in_batches(self, flow: Flow[P, int], *args: P.args, **options: P.kwargs) -> int:
+        """Carry out a flow that deals with up to `BATCH` rows until fewer are left; return how many in all.
+
+        Each of its statements may take `LONG_STATEMENT_TIMEOUT_S`.
+        """
+        make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
+        done = 0
+        for _ in range(MAX_BATCHES):
+            batch = transact(self._engine, self._terms.dialect, make, allowed_s=LONG_STATEMENT_TIMEOUT_S)
+            done += batch
+            if batch < BATCH:
+                break
+        return done
+
+    def pre_consume(self, **fields: Unpack[HoldFields]) -> BillingSession:
         """Hold `quota` for one request and return its session; the same request again moves nothing (semantics §3).
 
         Raises InvalidRequest, IdempotencyConflict, InsufficientUserQuota, PreConsumeTokenQuotaFailed, QueryDataError or
         BillingUnavailable; then nothing has moved.
         """
-        inputs.no_unknown(unknown, "pre_consume")
-        request = PreConsume(
-            request_id,
-            user_id,
-            token_id,
-            quota,
-            model_name,
-            preference,
-            playground,
-            force_pre_consume,
-            hold_ttl,
-        )
-        request.check()
-        (answer,) = self.pre_consume_many([request])
+        request = PreConsume.checked(fields)
+        (answer,) = self.run(holds.pre_consume, [request])
         if isinstance(answer, BillingError):
             raise answer
         return answer
 
     def pre_consume_many(self, requests: Sequence[PreConsume]) -> list[BillingSession | BillingError]:
-        """Hold for 1 to 500 requests in one transaction; return a session or an error for each (semantics §3)."""
-        inputs.batch("requests", len(requests))
-        usual = self._cases.at_once(requests)
-        session = None if usual is None else at_once(self._engine, usual)
-        if session is not None:
-            return [session]
-        return self._run(lambda: self._cases.pre_consume(requests))
+        """Hold for 1 to 500 requests; return a session or an error for each, in order (semantics §3).
+
+        Each is held whole or not at all. BillingUnavailable: some may be held; the same requests again are replays.
+        """
+        checks.batch("requests", len(requests))
+        refused = {index: error for index, each in enumerate(requests) if (error := _refusal(each)) is not None}
+        valid = [each for index, each in enumerate(requests) if index not in refused]
+        answers = iter(self.run(holds.pre_consume, valid) if valid else [])
+        return [refused[index] if index in refused else next(answers) for index in range(len(requests))]
 
     def reserve(self, request_id: str, target_quota: int) -> BillingSession:
         """Raise the hold of an open session to `target_quota`, or change nothing (semantics §4).
 
-        Raises UnknownSession, or the errors of `pre_consume`; then nothing has moved.
+        Raises InvalidRequest, UnknownSession, or the errors of `pre_consume`; then nothing has moved.
         """
-        inputs.request_id(request_id)
-        inputs.quota("target_quota", target_quota)
-        return self._run(lambda: self._cases.reserve(request_id, target_quota))
+        return self.run(holds.reserve, request_id, target_quota)
 
     def get(self, request_id: str) -> BillingSession:
         """The session as it stands. Raises UnknownSession."""
-        return self._run(lambda: self._cases.get(request_id))
+        return self.read(holds.get, request_id)
 
     def apply(self, jobs: Sequence[SettleJob | RefundJob]) -> list[Outcome]:
-        """Settle and refund 1 to 500 sessions in one transaction; one outcome a job, in order (semantics §5, §6)."""
-        return [answer.outcome for answer in self.judge(jobs)]
+        """Settle and refund 1 to 500 sessions; return one outcome a job, in order (semantics §5, §6).
 
-    def judge(self, jobs: Sequence[SettleJob | RefundJob]) -> list[Answer]:
-        """As `apply`, with the reason, the user and the quota at stake of each."""
-        inputs.batch("jobs", len(jobs))
-        return self._run(lambda: self._cases.apply(jobs))
+        Each is applied whole or not at all. BillingUnavailable: some may be; the same jobs again are duplicates.
+        """
+        return [answer.outcome for answer in self.run(settlements.apply, jobs)]
 
     def intend(self, jobs: Sequence[SettleJob | RefundJob]) -> None:
-        """Record settles and refunds on their sessions, to be applied by message or sweep (semantics §9)."""
-        inputs.batch("jobs", len(jobs))
-        self._run(lambda: self._cases.intend(jobs))
+        """Record 1 to 500 settles and refunds on their sessions, for message or sweep to apply (semantics §9)."""
+        self.run(settlements.intend, jobs)
 
     def expire_holds(self) -> int:
         """Close holds that nobody closed in time; return how many (semantics §8)."""
@@ -133,40 +134,45 @@ class Ledger:
 
     def sweep_holds(self) -> Expired:
         """As `expire_holds`, with the quota that they held."""
-        closed = Expired(0, 0)
-        for _ in range(MAX_SWEEP_BATCHES):
-            seen, batch = self._run(self._cases.expire)
-            closed = Expired(closed.holds + batch.holds, closed.quota + batch.quota)
-            if seen < SWEEP_BATCH:
+        closed = Expired(0, 0, 0)
+        for _ in range(MAX_BATCHES):
+            batch = self.run(sweeps.expire)
+            closed += batch
+            if batch.looked_at < BATCH:
                 break
         return closed
 
     def apply_intents(self) -> int:
         """Apply recorded intents whose message did not come in `intent_grace`; return how many (semantics §9)."""
-        return self.sweep_intents().total()
+        return self.sweep(sweeps.apply_intents).total()
 
-    def sweep_intents(self, tell: Callable[[Answer], None] | None = None) -> Counter[Outcome]:
-        """As `apply_intents`, by outcome. `tell` is called with each answer once its batch is committed."""
+    def sweep(
+        self, flow: Callable[[Context], Steps[list[Answer]]], tell: Callable[[Answer], None] | None = None
+    ) -> Counter[Outcome]:
+        """Carry out a flow that judges up to `BATCH` jobs until fewer are left; return how many by outcome.
+
+        `tell` is called with each answer once its batch is committed; unset: nobody is.
+        """
         outcomes: Counter[Outcome] = Counter()
-        for _ in range(MAX_SWEEP_BATCHES):
-            answers = self._run(self._cases.sweep_intents)
+        for _ in range(MAX_BATCHES):
+            answers = self.run(flow)
             outcomes.update(answer.outcome for answer in answers)
             if tell is not None:
                 for answer in answers:
                     tell(answer)
-            if len(answers) < SWEEP_BATCH:
+            if len(answers) < BATCH:
                 break
         return outcomes
 
     def reset_subscriptions(self) -> int:
         """Begin due periods and end subscriptions whose time is over; return how many changed (semantics §7)."""
-        moved, after = 0, 0
-        for _ in range(MAX_SWEEP_BATCHES):
-            last, now_moved = self._run(lambda after=after: self._cases.turn(after))  # type: ignore[misc]
-            moved += now_moved
-            if last is None:
+        moved, after_id = 0, 0
+        for _ in range(MAX_BATCHES):
+            batch = self.run(subscriptions.turn, after_id)
+            moved += batch.moved
+            if batch.last_id is None:
                 break
-            after = last
+            after_id = batch.last_id
         return moved
 
     def top_up(self, *, user_id: int, quota: int, reference: str, note: str | None = None) -> ToppedUp:
@@ -175,86 +181,18 @@ class Ledger:
         Raises InvalidRequest, ReferenceConflict (the reference is known with another user or amount), QueryDataError
         (no such user) or BillingUnavailable; then nothing has moved.
         """
-        asked = TopUp(user_id, quota, reference, note)
-        return self._run(lambda: self._cases.top_up(asked))
-
-    def bury(self, letters: Sequence[deadletters.Letter]) -> None:
-        """Keep dead letters made by `relay_billing.deadletters`."""
-        self._run(lambda: self._cases.bury(letters))
-
-    def dead_letters(self, chosen: Filter | None = None) -> list[DeadLetter]:
-        """The jobs that could not be applied, oldest first; unset: the first 100 that nobody has dealt with."""
-        return self._run(lambda: deadletters.find(chosen or Filter()))
-
-    def replay(self, letter_id: int) -> Resolution:
-        """Judge a dead letter's job afresh; safe to repeat (semantics §5)."""
-        inputs.row_id("id", letter_id)
-        return self._run(lambda: self._cases.replay(letter_id))
-
-    def write_off(self, letter_id: int, reason: str) -> Resolution:
-        """Give up what a dead letter has at stake: a parked session's hold goes back, and the ledger says why.
-
-        `reason`: 1 to 255 characters. Safe to repeat.
-        """
-        inputs.row_id("id", letter_id)
-        inputs.text("reason", reason, 1, deadletters.MAX_NOTE)
-        return self._run(lambda: self._cases.write_off(letter_id, reason))
-
-    def purge_dead_letters(self, before_ms: int) -> int:
-        """Remove letters that were dealt with before then (Unix milliseconds); return how many."""
-        return self._run(lambda: deadletters.purge(before_ms))
+        return self.run(top_ups.top_up, TopUp(user_id, quota, reference, note))
 
     def purge(self, retention_s: int) -> int:
         """Remove sessions closed longer ago than `retention_s` seconds, with their ledger rows; return how many.
 
-        An opening row an account carries their sum forward, so that the books still prove (semantics §10).
+        An opening row an account carries their sum forward, so that it still adds up (semantics §10).
         """
-        inputs.whole("retention_s", retention_s, 1, MAX_SECONDS)
-        now = self._cases.now_ms()
-        removed = 0
-        for _ in range(MAX_SWEEP_BATCHES):
-            batch = self._run(lambda: retention.purge(now - retention_s * 1000, now, SWEEP_BATCH))
-            removed += batch
-            if batch < SWEEP_BATCH:
-                break
-        return removed
-
-    def count_delivery(self, key: str) -> int:
-        """Count one more delivery of what may kill its worker; return how many there were."""
-        return self._run(lambda: self._cases.count_delivery(key))
-
-    def forget_delivery(self, key: str) -> None:
-        """What was counted under `key` is dealt with."""
-        self._run(lambda: self._cases.forget_delivery(key))
-
-    def tell_drift(self, findings: Sequence[Mapping[str, object]], count: int) -> None:
-        """Note `count` findings of a proof, the first few spelt out, to be told; nothing where webhooks are off."""
-        if self.policy.webhook_url:
-            self._run(lambda: self._cases.tell_drift(findings, count))
-
-    def claim_webhooks(self, limit: int) -> list[Webhook]:
-        """Take up to `limit` due events for sending. One that is never closed is due again after its pause."""
-        inputs.batch("limit", limit)
-        return self._run(lambda: self._cases.claim_webhooks(limit))
-
-    def close_webhook(self, webhook: Webhook, error: str | None) -> str:
-        """Say how the sending of a claimed event went (None: it was taken); return its state now."""
-        return self._run(lambda: self._cases.close_webhook(webhook, error))
-
-    def webhooks(self, state: str | None = None, limit: int = 100) -> list[Webhook]:
-        """Events, oldest first; `state` is `pending`, `delivered` or `failed`; unset: all."""
-        return self._run(lambda: webhooks.find(state, limit))
-
-    def retry_webhooks(self, ids: Sequence[int]) -> list[int]:
-        """Try failed events again from now on, with all their attempts; return the ids of those that were failed."""
-        return self._run(lambda: self._cases.retry_webhooks(ids))
-
-    def purge_webhooks(self, before_ms: int) -> int:
-        """Remove events that were delivered or given up before then (Unix milliseconds); return how many."""
-        return self._run(lambda: webhooks.purge(before_ms))
+        checks.whole("retention_s", retention_s, 1, MAX_SECONDS)
+        return self.run_in_batches(retention.purge, self._terms.now_ms() - retention_s * 1000)
 
     def reconcile(self, since_ms: int | None = None, user_id: int | None = None) -> list[Drift]:
-        """Prove the books; return what does not add up, nothing when all does (semantics §10).
+        """Prove that accounts, sessions and ledger agree; return what does not, nothing when all does (semantics §10).
 
         `since_ms`: only what has moved since then (Unix milliseconds); `user_id`: only that user's.
         """
@@ -267,20 +205,31 @@ class Ledger:
         """
         began, found, quota = time.monotonic(), 0, 0
         try:
-            for drift in drifts(self._engine, since_ms, user_id):
+            for what, of, expected, balance in streamed(self._engine, reconcile.proofs(since_ms, user_id)):
+                drift = Drift(what, str(of), int(expected), int(balance))
                 found, quota = found + 1, quota + abs(drift.difference)
                 yield drift
         except OperationalError as error:
-            raise BillingUnavailable(f"the database can't be read: {error.orig}") from error
+            raise BillingUnavailable(f"the database can't be read: {cause_of(error)}") from error
         if since_ms is None and user_id is None:
-            took_ms = round((time.monotonic() - began) * 1000)
-            self._run(lambda: remember(self._cases.now_ms(), took_ms, found, quota))
+            self._remember_proof(round((time.monotonic() - began) * 1000), found, quota)
+
+    def _remember_proof(self, duration_ms: int, drifts: int, drift_quota: int) -> None:
+        try:
+            self.run(reconcile.remember, duration_ms, drifts, drift_quota)
+        except BillingUnavailable as error:
+            # The proof itself is whole; only the next `overview` does without it.
+            log.warning("the proof could not be remembered: %s", error)
 
     def overview(self) -> Overview:
-        """How things stand now, read once through the indexes of what is open. Raises BillingUnavailable at once."""
-        try:
-            with self._engine.connect() as connection:
-                return read(connection, self._cases.now_ms())
-        except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", error)).strip().split("\n")[0]
-            raise BillingUnavailable(f"the database can't be read: {cause}") from error
+        """How things stand now, read once through the indexes of what is open."""
+        return self.read(overview.overview)
+
+
+def _refusal(request: PreConsume) -> InvalidRequest | None:
+    """Why a request can't be used; None: it can."""
+    try:
+        request.check()
+    except InvalidRequest as error:
+        return error
+    return None

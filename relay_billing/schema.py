@@ -17,6 +17,8 @@ from sqlalchemy import (
     text,
 )
 
+from relay_billing.domain.sessions import OPEN_STATES
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_name)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
@@ -133,13 +135,13 @@ def in_state(state: str) -> ColumnElement[bool]:
     return _SESSION.state == literal_column(f"'{state}'", String)
 
 
-def in_states(*states: str) -> ColumnElement[bool]:
-    """As `in_state`, for several."""
-    return _SESSION.state.in_([literal_column(f"'{state}'", String) for state in states])
+def open_states() -> ColumnElement[bool]:
+    """As `in_state`, for the states in which a recorded intent waits to be applied."""
+    return _SESSION.state.in_([literal_column(f"'{state.value}'", String) for state in OPEN_STATES])
 
 
 _OPEN = in_state("preconsumed")
-_WAITING = billing_sessions.c.intent.is_not(None) & in_states("preconsumed", "funding_settled", "expired")
+_WAITING = billing_sessions.c.intent.is_not(None) & open_states()
 
 # Partial: only what is open is indexed, so "open sessions by age" stays cheap however many closed ones there are.
 Index(
@@ -220,7 +222,7 @@ Index(
     sqlite_where=_UNRESOLVED,
 )
 
-# The last proofs of all the books, so that every process can tell when they were last proved and what came of it.
+# The last reconciliations of everything, so that every process can say when the last one ended and what it found.
 billing_reconciliations = Table(
     "billing_reconciliations",
     metadata,
@@ -230,7 +232,7 @@ billing_reconciliations = Table(
     Column("drifts", BigInteger, nullable=False),
     Column("drift_quota", BigInteger, nullable=False),
 )
-# What is to be told, and how it went. Rows are written with the movements they tell of, and only while webhooks are on.
+# Events to send, and what came of each. A row is written with the movements it announces, only while `announce` is on.
 billing_webhooks = Table(
     "billing_webhooks",
     metadata,
@@ -246,8 +248,27 @@ billing_webhooks = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger),
 )
-_UNTOLD = billing_webhooks.c.state == "pending"
-Index("ix_billing_webhooks_due", billing_webhooks.c.next_at, postgresql_where=_UNTOLD, sqlite_where=_UNTOLD)
+_PENDING = billing_webhooks.c.state == "pending"
+Index("ix_billing_webhooks_due", billing_webhooks.c.next_at, postgresql_where=_PENDING, sqlite_where=_PENDING)
+
+# When periodic work was last done, for every process to see whether it comes through at all.
+billing_heartbeats = Table(
+    "billing_heartbeats",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+)
+
+# Jobs whose session is not there yet, while the broker keeps the message that tries them again: it may lose it.
+billing_strays = Table(
+    "billing_strays",
+    metadata,
+    Column("fingerprint", String(64), primary_key=True),
+    Column("task", String(64), nullable=False),
+    Column("job", Text, nullable=False),
+    # Of the last try.
+    Column("at", BigInteger, nullable=False, index=True),
+)
 
 # How often a job was handed out again after its worker was lost; a row goes when the job is applied.
 billing_deliveries = Table(

@@ -1,1 +1,1 @@
-"""What the queue can ask. Thin: parse, call the ledger, sort outcomes."""
+"""The Celery tasks. Each parses its message, calls the ledger, and sorts the outcomes."""

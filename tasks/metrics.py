@@ -1,6 +1,7 @@
-"""What tasks count. No label holds a user, a token, a session or any other word without a bound.
+"""The tasks' metrics. No label holds a user, a token, a session or any other unbounded value.
 
-Each of the worker's processes counts into files of its own, which `worker/exposition.py` adds up.
+Each process of a worker writes its own files in prometheus_client's multiprocess folder;
+`worker/patches/count_files.py` adds them up.
 """
 
 import time
@@ -9,14 +10,16 @@ from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import QueuePool
 
-from relay_billing.domain.jobs import REFUND_TASK, SETTLE_TASK, Answer, Outcome, SettleJob, reason_of, task_of
-from relay_billing.domain.policy import HoldExpiry
-from relay_billing.usecases import Expired
+from relay_billing.domain.choices import HoldExpiry
+from relay_billing.domain.dead_letters import LetterReason
+from relay_billing.domain.jobs import REFUND_TASK, SETTLE_TASK, SettleJob, task_of
+from relay_billing.domain.outcomes import Answer, Outcome
+from relay_billing.flows.sweeps import Expired
 
 SWEEP_TASK = "billing.sweep"
 SETTLED, REFUNDED, EXPIRED = "settled", "refunded", "expired"
 FAST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0)
-"""Buckets from a job that is applied at once to one that waited for a broker's outage to end."""
+"""Buckets from a job that is applied immediately to one that waits until a broker's outage is over."""
 SLOW_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 86_400.0)
 """Buckets of whole requests: a model's answer takes seconds to minutes."""
 
@@ -48,13 +51,13 @@ for _moved in (SETTLED, REFUNDED, EXPIRED):
 
 
 def count_answer(task: str, answer: Answer, posted_at: int | None) -> None:
-    """Count what became of a job. `posted_at`: Unix milliseconds; None: its message does not say, its intent may."""
+    """Count what became of a job. `posted_at`: Unix milliseconds; None: the intent's time is used."""
     JOBS.labels(task, answer.outcome.value).inc()
     if answer.differs:
         JOBS.labels(task, Outcome.CONFLICT.value).inc()
     if answer.outcome in (Outcome.CONFLICT, Outcome.PARKED):
-        # The ledger has buried it in the transaction that judged it.
-        DEAD_LETTERS.labels(reason_of(answer)).inc()
+        # The transaction that judged it has kept the letter.
+        DEAD_LETTERS.labels(LetterReason.of(answer).value).inc()
     if answer.token_error:
         TOKEN_ERRORS.inc()
     if answer.outcome not in (Outcome.APPLIED, Outcome.LATE):
@@ -69,13 +72,13 @@ def count_answer(task: str, answer: Answer, posted_at: int | None) -> None:
 
 
 def count_expired(closed: Expired, expiry: HoldExpiry) -> None:
-    """Count holds that nobody closed; where they are kept as the price, they are settled."""
+    """Count expired holds; where `hold_expiry` is `charge`, their quota counts as settled."""
     SWEPT.labels("expired_holds").inc(closed.holds)
     QUOTA.labels(SETTLED if expiry is HoldExpiry.CHARGE else EXPIRED).inc(closed.quota)
 
 
 def watch_pool(engine: Engine) -> None:
-    """Keep the count of this process's connections right, whenever one is taken from the pool or comes back."""
+    """Update the gauge of this process's connections whenever one is taken from the pool, returned or closed."""
     pool = engine.pool
     if not isinstance(pool, QueuePool):
         return

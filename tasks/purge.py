@@ -1,10 +1,11 @@
-"""`billing.purge`: removes what was closed long ago, and carries its sum forward (semantics §10)."""
+"""`billing.purge`: removes sessions closed long ago, and carries the sum of their ledger rows on (semantics §10)."""
 
 import time
 
 import structlog
 from celery import shared_task
 
+from relay_billing.flows import deliveries, webhooks
 from tasks import metrics
 from tasks.base import LedgerTask
 
@@ -15,11 +16,14 @@ DAY_S = 86_400
 
 @shared_task(bind=True, base=LedgerTask, name="billing.purge")
 def purge(self: LedgerTask) -> None:
-    """Remove sessions older than the setting `retention_days`."""
-    days = self.books.open()[1].retention_days
-    removed = self.patiently(lambda: self.ledger.purge(days * DAY_S))
+    """Remove sessions and webhooks closed more than `retention_days` ago, and old counts of deliveries."""
+    days = self.settings.retention_days
+    removed = self.patiently(self.ledger.purge, days * DAY_S)
     metrics.SWEPT.labels("purged_sessions").inc(removed)
-    told = self.patiently(lambda: self.ledger.purge_webhooks(int((time.time() - days * DAY_S) * 1000)))
-    metrics.SWEPT.labels("purged_webhooks").inc(told)
+    before_ms = int((time.time() - days * DAY_S) * 1000)
+    events = self.patiently(self.ledger.run_in_batches, webhooks.purge, before_ms)
+    metrics.SWEPT.labels("purged_webhooks").inc(events)
+    counts = self.patiently(self.ledger.run_in_batches, deliveries.purge)
+    metrics.SWEPT.labels("purged_deliveries").inc(counts)
     if removed:
         log.info("purged", sessions=removed, older_than_days=days)

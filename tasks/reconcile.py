@@ -1,25 +1,41 @@
-"""`billing.reconcile`: proves the books, repairs nothing (semantics §10)."""
+"""`billing.reconcile`: proves that accounts, sessions and ledger agree; repairs nothing (semantics §10)."""
 
 from dataclasses import asdict
 
 import structlog
 from celery import shared_task
 
-from relay_billing.domain.events import MAX_DRIFTS_TOLD
+from relay_billing.domain.webhook_events import MAX_DRIFTS_LISTED
+from relay_billing.flows import webhooks
+from relay_billing.flows.reconcile import Drift
+from relay_billing.ledger import Ledger
 from tasks import metrics
 from tasks.base import LedgerTask
 
 log = structlog.get_logger("tasks")
 
+MAX_DRIFTS_LOGGED = 100
+"""Drifts that one run logs, a line each; it counts them all. `python -m worker reconcile` lists all."""
+
+
+def _prove(ledger: Ledger) -> tuple[int, list[Drift]]:
+    """How many drifts there are, and the first `MAX_DRIFTS_LOGGED` of them."""
+    found, first = 0, []
+    for drift in ledger.drifts():
+        found += 1
+        if found <= MAX_DRIFTS_LOGGED:
+            first.append(drift)
+    return found, first
+
 
 @shared_task(bind=True, base=LedgerTask, name="billing.reconcile")
 def reconcile(self: LedgerTask) -> None:
-    """Log one line for everything that does not add up."""
-    found = self.patiently(self.ledger.reconcile)
-    metrics.DRIFTS.inc(len(found))
-    for drift in found:
+    """Log the first drifts, a line each, count all, and announce them."""
+    found, first = self.patiently(lambda: _prove(self.ledger))
+    metrics.DRIFTS.inc(found)
+    for drift in first:
         log.error("drift", what=drift.what, id=drift.id, expected=drift.expected, found=drift.found)
     if found:
-        first = [asdict(each) for each in found[:MAX_DRIFTS_TOLD]]
-        self.patiently(lambda: self.ledger.tell_drift(first, len(found)))
-    log.info("reconciled", drifts=len(found))
+        findings = [asdict(each) for each in first[:MAX_DRIFTS_LISTED]]
+        self.patiently(self.ledger.run, webhooks.announce_drift, findings, found)
+    log.info("reconciled", drifts=found, logged=len(first))

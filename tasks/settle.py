@@ -3,10 +3,11 @@
 from celery import shared_task
 
 from relay_billing.domain.jobs import SETTLE_TASK
-from tasks.base import LedgerTask
+from tasks.job_task import JobTask
 
 
-@shared_task(bind=True, base=LedgerTask, name=SETTLE_TASK)
-def settle(self: LedgerTask, *args: object, **message: object) -> None:
+@shared_task(bind=True, base=JobTask, name=SETTLE_TASK)
+def settle(self: JobTask, *args: object, **message: object) -> None:
     """Charge what requests really used."""
-    self.carry_out(args, message)
+    with self.given_back_on_error():
+        self.try_again(self.deal_with(self.name, args, message, came_back=self.came_back))

@@ -1,4 +1,4 @@
-"""`billing.subscriptions`: begins due periods, ends subscriptions whose time is over (semantics §7)."""
+"""`billing.subscriptions`: begins due periods, and ends subscriptions whose end has passed (semantics §7)."""
 
 import structlog
 from celery import shared_task
@@ -11,7 +11,7 @@ log = structlog.get_logger("tasks")
 
 @shared_task(bind=True, base=LedgerTask, name="billing.subscriptions")
 def subscriptions(self: LedgerTask) -> None:
-    """Move every calendar that has to."""
+    """Begin every due period, and end every subscription whose end has passed."""
     changed = self.patiently(self.ledger.reset_subscriptions)
     metrics.SWEPT.labels("subscriptions").inc(changed)
     if changed:

@@ -1,4 +1,4 @@
-"""`billing.webhooks`, in a queue of its own: sends what is due to the operator's webhook, outside of transactions."""
+"""`billing.webhooks`, in a queue of its own: sends due events to the operator's webhook, outside of transactions."""
 
 import time
 from collections.abc import Mapping
@@ -7,21 +7,22 @@ from urllib.parse import urlsplit
 import structlog
 from celery import shared_task
 
+import relay_billing.flows.webhooks as flow
 from config.settings import Settings
 from relay_billing.domain.jobs import WEBHOOKS_QUEUE
-from relay_billing.webhooks import Webhook
+from relay_billing.flows.webhooks import Webhook
 from tasks import metrics
 from tasks.base import LedgerTask
-from tasks.delivery import EVENT_ID, EVENT_TYPE, SIGNATURE, post, signature
+from tasks.webhook_http import EVENT_ID, EVENT_TYPE, SIGNATURE, post, signature
 
 log = structlog.get_logger("tasks")
 
 BUDGET_S = 8.0
-"""A run that has lasted so long begins no further sending: with the last one it stays below the visibility time-out."""
+"""Seconds after which a run sends no further event: with the last one it ends before the visibility time-out."""
 MAX_SENDINGS = 200
-"""Of one run; the next one goes on."""
+"""Most events that one run sends; the next one goes on."""
 MAX_FAILURES = 3
-"""A run ends after so many: the receiver is down, and the attempts of the others are kept for later."""
+"""Failures after which a run ends: the receiver is down, and the other events keep their attempts."""
 
 
 def _headers(settings: Settings, webhook: Webhook, body: bytes) -> Mapping[str, str]:
@@ -34,14 +35,14 @@ def _headers(settings: Settings, webhook: Webhook, body: bytes) -> Mapping[str, 
 
 
 def send(task: LedgerTask, settings: Settings, webhook: Webhook) -> bool:
-    """Send one claimed event and say how it went; False: it was not taken."""
+    """Send one claimed event, and record the result; False: it was not delivered."""
     body = webhook.body.encode()
     headers = _headers(settings, webhook, body)
     error = post(settings.webhook_url, body, headers, allow_private=settings.webhook_allow_private)
-    state = task.patiently(lambda: task.ledger.close_webhook(webhook, error))
+    state = task.patiently(task.ledger.run, flow.close, webhook, error)
     metrics.WEBHOOKS.labels(webhook.event, "put off" if state == "pending" else state).inc()
-    told = log.info if error is None else log.error if state == "failed" else log.warning
-    told(
+    record = log.info if error is None else log.error if state == "failed" else log.warning
+    record(
         "webhook",
         event_id=webhook.event_id,
         event_type=webhook.event,
@@ -56,15 +57,15 @@ def send(task: LedgerTask, settings: Settings, webhook: Webhook) -> bool:
 
 @shared_task(bind=True, base=LedgerTask, name=WEBHOOKS_QUEUE)
 def webhooks(self: LedgerTask) -> None:
-    """Send what is due, one by one; each is claimed in a transaction that ends before it is sent."""
-    settings = self.books.open()[1]
+    """Send due events, one by one; each is claimed in a transaction that ends before it is sent."""
+    settings = self.settings
     if not settings.webhook_url:
         return
     deadline, failures = time.monotonic() + BUDGET_S, 0
     for _ in range(MAX_SENDINGS):
         if failures >= MAX_FAILURES or time.monotonic() > deadline:
             return
-        claimed = self.patiently(lambda: self.ledger.claim_webhooks(1))
+        claimed = self.patiently(self.ledger.run, flow.claim, 1)
         if not claimed:
             return
         failures += not send(self, settings, claimed[0])

@@ -3,8 +3,10 @@
 import pytest
 
 pytest_plugins = [
-    "tests.fixtures.databases",
+    # Each before those that import it: its assertions could not be rewritten later.
     "tests.fixtures.brokers",
+    "tests.fixtures.poolers",
+    "tests.fixtures.databases",
     "tests.fixtures.workers",
     "tests.fixtures.flower",
     "tests.fixtures.browser",

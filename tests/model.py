@@ -28,6 +28,7 @@ class Hold:
     actual: int = 0
     parked: bool = False
     intent: tuple[str, int] | None = None
+    closed: int | None = None
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Model:
     limit: int
     now: int
     sessions: dict[str, Hold] = field(default_factory=dict)
+    references: dict[str, int] = field(default_factory=dict)
 
     def active(self) -> list[int]:
         """Usable subscriptions in the order in which they are tried."""
@@ -187,7 +189,7 @@ class Model:
             self.wallet -= delta
         if not each.playground and self.token is not None:
             self.token -= actual - (0 if late else each.on_token)
-        each.state, each.actual, each.parked = "settled", actual, False
+        each.state, each.actual, each.parked, each.closed = "settled", actual, False, self.now
         return "late" if late else "applied"
 
     def _use(self, each: Hold, delta: int) -> None:
@@ -212,7 +214,7 @@ class Model:
             return "conflict"
         if each.state == "preconsumed":
             self._give_back(each)
-        each.state, each.parked = "refunded", False
+        each.state, each.parked, each.closed = "refunded", False, self.now
         return "applied"
 
     def _give_back(self, each: Hold) -> None:
@@ -230,7 +232,7 @@ class Model:
             each.intent, each.parked = intent, False
 
     def apply_intents(self) -> None:
-        """Semantics 9, all of them at once."""
+        """Semantics 9, all of them together."""
         for name, each in self.sessions.items():
             if each.intent is not None and each.state in ("preconsumed", "expired"):
                 kind, quota = each.intent
@@ -242,11 +244,33 @@ class Model:
             old = self.now > each.at + HOLD_TTL
             if each.state != "preconsumed" or each.parked or each.intent is not None or not old:
                 continue
+            each.closed = self.now
             if self.expiry == "charge":
                 each.state, each.actual = "settled", each.held
             else:
                 self._give_back(each)
                 each.state = "expired"
+
+    def top_up(self, reference: str, quota: int) -> str:
+        """Semantics 10: once for each reference."""
+        if reference in self.references:
+            return "ok" if self.references[reference] == quota else "idempotency_conflict"
+        self.references[reference] = quota
+        self.wallet += quota
+        return "ok"
+
+    def purge(self, retention_s: int) -> int:
+        """Semantics 10: what was closed long ago is forgotten, unless somebody still waits for it."""
+        before = self.now - retention_s
+        old = [
+            name
+            for name, each in self.sessions.items()
+            if each.at < before and each.closed is not None and each.closed < before and not each.parked
+            and (each.state in ("settled", "refunded") or each.intent is None)
+        ]  # fmt: skip
+        for name in old:
+            del self.sessions[name]
+        return len(old)
 
     def reset(self) -> None:
         """Semantics 7, the periodic job."""

@@ -3,14 +3,23 @@
 import os
 import signal
 import sys
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from celery import Celery, signals
 
 from config.celery import options
-from worker import counting, health, logs, remote, startup
-from worker.events import Events
-from worker.signs import Sign, Stage
+from relay_billing.broker.options import AMQP
+from worker import logs, startup
+from worker.monitoring import counting
+from worker.patches import commands
+from worker.patches.events import Events
+from worker.process.consuming import children_of, readiness
+from worker.process.heartbeat import Heartbeat
+from worker.process.stage import Stage
+from worker.process.state import OwnState
+from worker.refusal import ends_the_process
 
 if TYPE_CHECKING:
     from celery.worker.consumer import Consumer
@@ -25,30 +34,51 @@ TASKS = (
     "tasks.webhooks",
 )
 
-settings = startup.settings()
-# Before the tasks are imported, and their counters made.
-counts = counting.prepare(settings.var_dir) if settings.metrics_port else None
-sign = Sign(settings.var_dir)
-app = Celery("worker", include=TASKS, events=Events)
-app.conf.update(options(settings))
+
+CONSUMER = "worker.patches.consumer:LedgerConsumer"
+REQUEST = "worker.patches.request:LedgerRequest"
+"""Named here, not where `config` and `tasks` read them: those may not import `worker`, a name in a string included."""
+
+
+class App(Celery):
+    """Celery's app; in a process that becomes a worker it prepares prometheus_client's multiprocess folder."""
+
+    counts: Path | None = None
+
+    @cached_property
+    def Worker(self) -> type:  # noqa: N802, the name is Celery's
+        """The class Celery builds a worker from, read just before the tasks are imported and create their counters."""
+        if settings.metrics_port:
+            self.counts = counting.prepare(settings.var_dir)
+        made: type = self.subclass_with_self("celery.apps.worker:Worker")
+        return made
+
+
+with ends_the_process():
+    settings = startup.settings()
+own = OwnState(settings.var_dir)
+app = App("worker", include=TASKS, events=Events, amqp=AMQP)
+app.conf.update(options(settings) | {"worker_consumer": CONSUMER})
 
 if "flower.command" in sys.modules:
-    # The `celery` command has brought it; elsewhere nobody needs a web server.
-    from worker import flower
+    # Only the `celery` command imports it; other processes need no web server.
+    from worker.patches import flower
 
     flower.register(settings)
+
+app.steps["consumer"].add(readiness(own))
 
 
 @app.on_after_finalize.connect
 def _only_ours(sender: Celery, **_: object) -> None:
-    # Celery brings tasks of its own (celery.chord, celery.backend_cleanup ...), which anybody could post to the queue.
+    # Celery registers tasks of its own (celery.chord, ...): whoever can post to the queue could run them.
     for name in [each for each in sender.tasks if not each.startswith("billing.")]:
         sender.tasks.unregister(name)
 
 
 @signals.worker_init.connect
 def _restrict(**_: object) -> None:
-    remote.restrict()
+    commands.restrict()
 
 
 @signals.setup_logging.connect
@@ -62,47 +92,48 @@ signals.task_postrun.connect(logs.end_task)
 
 @signals.worker_init.connect
 @signals.beat_init.connect
+@ends_the_process()
 def _check(**_: object) -> None:
     startup.check_database(settings)
 
 
 @signals.worker_init.connect
-def _consume(**_: object) -> None:
-    # Not before: beat and Flower have no consumer, and its module brings the tasks.
-    from worker.consumer import readiness
+def _receive(**_: object) -> None:
+    # Imported late: this creates counters, which need the worker's multiprocess folder.
+    from tasks.base import LedgerTask
 
-    app.steps["consumer"].add(readiness(sign))
+    LedgerTask.Request = REQUEST
 
 
 @signals.worker_ready.connect
 def _worker_lives(sender: "Consumer", **_: object) -> None:
-    health.beat_forever(health.heartbeat_file(settings.var_dir, "worker"), _look_around)
-    if counts is not None:
-        from worker import exposition
-        from worker.consumer import children_of
+    Heartbeat(settings.var_dir, "worker").beat_forever(_look_around)
+    if app.counts is not None:
+        from worker.monitoring import exposition
+        from worker.monitoring.gauges import Own
 
-        own = exposition.Own(lambda: sign.stage is Stage.CONSUMING, lambda: children_of(sender))
-        exposition.serve(settings, counts, own)
+        facts = Own(lambda: own.stage is Stage.CONSUMING, lambda: children_of(sender))
+        exposition.serve(settings, app.counts, facts)
 
 
 def _look_around() -> None:
-    sign.touch()
-    if sign.stage is not Stage.DRAINING and sign.asked_to_drain():
-        sign.say(Stage.DRAINING)
-        # Celery's own warm end: no more jobs are taken, those in hand are finished, the rest goes back to the broker.
+    own.touch()
+    if own.stage is not Stage.DRAINING and own.asked_to_drain():
+        own.say(Stage.DRAINING)
+        # Celery's warm shutdown: takes no more jobs, finishes those in hand, returns the rest to the broker.
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 @signals.worker_shutting_down.connect
 def _worker_drains(**_: object) -> None:
-    sign.say(Stage.DRAINING)
+    own.say(Stage.DRAINING)
 
 
 @signals.worker_shutdown.connect
 def _worker_ends(**_: object) -> None:
-    sign.remove()
+    own.remove()
 
 
 @signals.beat_init.connect
 def _beat_lives(**_: object) -> None:
-    health.beat_forever(health.heartbeat_file(settings.var_dir, "beat"))
+    Heartbeat(settings.var_dir, "beat").beat_forever()

@@ -1,44 +1,30 @@
-"""How workers write their log: structlog, to standard error, for people or as JSON, and never a password."""
+"""Logging of workers and beat: structlog, to standard error, as text or JSON, with passwords masked."""
 
 import logging
 import sys
 from collections.abc import Iterable
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import Processor
 
-from worker.masking import masked, masked_value
-
-
-class Mask:
-    """The last processor before a line is written: passwords go, those in the text of exceptions too.
-
-    `secrets` are those of the settings: they are masked wherever they stand.
-    """
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        # The longest first: one may be a part of another.
-        self._secrets = tuple(sorted(secrets, key=len, reverse=True))
-
-    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        """The same line, masked."""
-        return {masked(str(key), self._secrets): masked_value(value, self._secrets) for key, value in event.items()}
+from worker.mask import Mask
 
 
 def begin_task(task_id: str, **_: object) -> None:
-    """Every line from here on is about this task."""
+    """Add this task's id to every log line until it ends."""
     structlog.contextvars.bind_contextvars(task_id=task_id)
 
 
 def end_task(**_: object) -> None:
-    """The task is over."""
+    """Stop adding the task's id."""
     structlog.contextvars.unbind_contextvars("task_id")
 
 
 def configure(log_format: str, secrets: Iterable[str] = ()) -> None:
-    """Send structlog's and the standard library's lines the same way.
+    """Format lines of structlog and of the standard library's `logging` in the same way.
 
-    `log_format`: `console` (coloured in a terminal) or `json`. `secrets`: what is never written.
+    `log_format`: `console` (coloured in a terminal) or `json`. `secrets`: texts masked in
+    every line; unset: only passwords that a URL or a name shows to be one.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -66,7 +52,7 @@ def configure(log_format: str, secrets: Iterable[str] = ()) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                # As text, without the values of local variables: a URL among them holds a password.
+                # As text, without the values of local variables: one may be a URL with a password.
                 structlog.processors.format_exc_info,
                 Mask(secrets),
                 renderer,
@@ -76,5 +62,5 @@ def configure(log_format: str, secrets: Iterable[str] = ()) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # It tells at every look at the migrations which database it looks at.
+    # At INFO it logs the kind of database each time the migrations are read.
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Takes passwords out of whatever is shown or logged: of URLs, of `password=…`, and of the settings in use."""
+"""Masks passwords in what is shown or logged: in URLs, after `password=`, and those of the settings in use."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 MASK = "***"
 SHORTEST_SECRET = 6
-"""Characters. Shorter ones are masked only where a URL or a name gives them away: as words they are too common."""
+"""Characters. A shorter secret is masked only in a URL or after a name: elsewhere it may be a common word."""
 
 _USERINFO = re.compile(r"""([A-Za-z][A-Za-z0-9+.-]*://[^\s/@:'"]*:)[^\s'"]*@""")
 _NAMED = re.compile(
@@ -17,14 +17,14 @@ _URL_SECRET = re.compile(r"://[^\s/@:]*:([^\s]*)@")
 
 
 def secrets_of(values: Iterable[str]) -> frozenset[str]:
-    """The passwords in URLs, as they are written and as they are meant, that are long enough to be looked for."""
+    """The passwords in these URLs, percent-encoded and decoded, of at least `SHORTEST_SECRET` characters."""
     found = {match for value in values for match in _URL_SECRET.findall(value)}
     found |= {unquote(each) for each in found}
     return frozenset(each for each in found if len(each) >= SHORTEST_SECRET)
 
 
 def masked(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` without passwords: those of URLs, those that a name announces, and `secrets` wherever they stand."""
+    """`text` with passwords masked: in URLs, after a name like `password=`, and `secrets` wherever they occur."""
     for secret in secrets:
         text = text.replace(secret, MASK)
     text = _USERINFO.sub(rf"\1{MASK}@", text)
@@ -32,7 +32,7 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def masked_value(value: object, secrets: Iterable[str] = ()) -> object:
-    """The same for what a log line may hold: its parts, and how it prints where it is neither text nor a number."""
+    """`masked` for any value of a log line: containers item by item, other objects as their `repr`."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):

@@ -1,46 +1,41 @@
-"""Refuses to start, in one clear line, what could not work."""
+"""What is checked before a process starts: settings, folders, database. A failure is one clear line."""
 
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
-from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import Settings, SettingsError, load
 from relay_billing import migrations
-from relay_billing.store.drivers import engine_of, shown
-from worker.masking import SHORTEST_SECRET, masked, secrets_of
-
-
-class Refusal(SystemExit):
-    """Ends the process with one line on standard error, and exit code 2."""
-
-    def __init__(self, problem: str) -> None:
-        print(f"relay-billing: {masked(problem)}", file=sys.stderr)
-        super().__init__(2)
+from relay_billing.broker.folder import filesystem_folder
+from relay_billing.store.drivers import engine_of, shown, url_of
+from relay_billing.store.failures import cause_of
+from worker.masking import SHORTEST_SECRET, secrets_of
+from worker.refusal import Refusal
 
 
 def settings() -> Settings:
-    """The settings, and the folders that they name; or a Refusal."""
+    """Load the settings and make the folders that they name. Raises Refusal."""
     try:
         loaded = load()
     except SettingsError as error:
         raise Refusal(str(error)) from None
     _make_folder("BILLING_VAR_DIR", Path(loaded.var_dir))
-    url = make_url(loaded.database_url)
+    url = url_of(loaded.database_url)
     if url.get_backend_name() == "sqlite" and url.database:
         _make_folder("BILLING_DATABASE_URL", Path(url.database).parent)
+    if loaded.broker_url.startswith("filesystem"):
+        _make_folder("BILLING_BROKER_URL", filesystem_folder(loaded.broker_url))
     return loaded
 
 
 def secrets(loaded: Settings) -> frozenset[str]:
-    """What no line may show: the passwords of URLs, what is declared secret, and the webhook's path."""
+    """What no line may show: passwords in URLs, settings declared secret, and the path of the webhook's URL."""
     found = set(secrets_of((loaded.database_url, loaded.broker_url)))
     declared = [value for value in dict(loaded).values() if isinstance(value, SecretStr)]
     for entry in (entry.strip() for value in declared for entry in value.get_secret_value().split(",")):
-        # Of `user:password` the user may be seen.
+        # In `user:password` the user alone is no secret.
         found |= {entry, entry.partition(":")[2]}
     found.add(urlsplit(loaded.webhook_url).path.strip("/"))
     return frozenset(each for each in found if len(each) >= SHORTEST_SECRET)
@@ -54,15 +49,14 @@ def _make_folder(setting: str, folder: Path) -> None:
 
 
 def check_database(loaded: Settings) -> None:
-    """Refuse when the database can't be reached or lacks a migration. Leaves no connection open: workers fork."""
+    """Raise Refusal if the database can't be reached or lacks a migration. Leaves no connection open: workers fork."""
     engine = engine_of(loaded.database_url)
     name = shown(loaded.database_url)
     try:
         with engine.connect() as connection:
             has, needs = migrations.current(connection), migrations.head()
     except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", error)).strip().split("\n")[0]
-        raise Refusal(f"the database {name} (BILLING_DATABASE_URL) can't be reached: {cause}") from None
+        raise Refusal(f"the database {name} (BILLING_DATABASE_URL) can't be reached: {cause_of(error)}") from None
     finally:
         engine.dispose()
     if has != needs:

@@ -1,1 +1,1 @@
-"""Decides what every job does to the books. Standard library only; no I/O and no clock of its own."""
+"""Decides what each job changes in accounts and ledger. Standard library only; no I/O and no clock of its own."""

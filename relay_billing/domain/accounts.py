@@ -1,15 +1,6 @@
 """Rows of the account tables as frozen values. All amounts are quota, all times Unix seconds (semantics §1)."""
 
 from dataclasses import dataclass
-from enum import StrEnum
-
-
-class AccountType(StrEnum):
-    """Whose balance a ledger row moves (semantics §10)."""
-
-    WALLET = "wallet"
-    SUBSCRIPTION = "subscription"
-    TOKEN = "token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +13,7 @@ class Wallet:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An API key's own limit. An unlimited one is counted too, but never short."""
+    """An API key's own limit. With `unlimited_quota` its use is counted all the same, and it is never short."""
 
     id: int
     user_id: int
@@ -31,18 +22,8 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a subscription was bought as; `quota_reset_period` is a word of semantics §7."""
-
-    id: int
-    title: str
-    quota_reset_period: str
-    quota_reset_custom_seconds: int
-
-
-@dataclass(frozen=True, slots=True)
 class Subscription:
-    """A bought allowance; an `amount_total` of 0 is unlimited, a `plan_id` without a row never resets."""
+    """A bought allowance. `amount_total` 0: unlimited. A `plan_id` without a row: its use is never reset."""
 
     id: int
     user_id: int
@@ -56,12 +37,12 @@ class Subscription:
     next_reset_time: int
 
     def active(self, now: int) -> bool:
-        """Usable at `now`: an ended one is not, whatever its status says (semantics §7)."""
+        """Whether it can be used at `now`; an ended one can't, whatever its status says (semantics §7)."""
         return self.status == "active" and self.end_time > now
 
     @property
     def left(self) -> int | None:
-        """Quota left; None: unlimited. Below 0 after an overdraw."""
+        """Quota left, below 0 after an overdraw; None: unlimited."""
         return None if self.amount_total == 0 else self.amount_total - self.amount_used
 
     def has_room(self, quota: int) -> bool:

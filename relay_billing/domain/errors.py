@@ -12,20 +12,22 @@ BillingError
 └── BillingUnavailable           503  billing_unavailable              try again: nothing is known to have moved
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from relay_billing.domain.money import usd
 
 
 class BillingError(Exception):
-    """Base of all: `code`, `status_code` (HTTP), and what a relay should do about it (semantics §11)."""
+    """Base of all errors: `code`, `status_code` (HTTP), and what a relay should do about it (semantics §11)."""
 
     code: ClassVar[str] = "billing_error"
     status_code: ClassVar[int] = 500
     skip_retry: ClassVar[bool] = True
     """True: another channel would meet the same refusal, so the relay should not try one."""
     record_error_log: ClassVar[bool] = True
-    """False: the caller's own doing, not worth a line in the relay's error log."""
+    """False: the caller's own fault, not worth a line in the relay's error log."""
 
 
 class InvalidRequest(BillingError, ValueError):
@@ -71,20 +73,24 @@ class ReferenceConflict(IdempotencyConflict):
 
 
 class InsufficientUserQuota(BillingError):
-    """The user's funding can't cover the hold (semantics §3). `remaining` and `needed` are quota."""
+    """The user's funding can't cover the hold (semantics §3). `remaining` and `needed` are quota.
+
+    `remaining` None: the subscription is unlimited, and began a new period since the hold that was to be raised.
+    """
 
     code = "insufficient_user_quota"
     status_code = 403
     record_error_log = False
 
-    def __init__(self, user_id: int, source: str, remaining: int, needed: int, why: str = "") -> None:
+    def __init__(self, user_id: int, source: str, remaining: int | None, needed: int, why: str = "") -> None:
         self.user_id = user_id
         self.source = source
         self.remaining = remaining
         self.needed = needed
+        left = "without limit" if remaining is None else f"{usd(remaining)} ({remaining})"
         super().__init__(
             f"user {user_id} has not enough quota: {why or source + ' is short'}, "
-            f"remaining {usd(remaining)} ({remaining}), needed {usd(needed)} ({needed})"
+            f"remaining {left}, needed {usd(needed)} ({needed})"
         )
 
 
@@ -106,7 +112,7 @@ class PreConsumeTokenQuotaFailed(BillingError):
 
 
 class QueryDataError(BillingError):
-    """A row that must exist does not, the user's for one (semantics §3.3). `remaining` None: no amount is asked for."""
+    """A row that must exist does not, the user's for one (semantics §3.3). `remaining` None: no amount is concerned."""
 
     code = "query_data_error"
 
@@ -118,7 +124,7 @@ class QueryDataError(BillingError):
 
 
 class UpdateDataError(BillingError):
-    """The database refused a statement for a reason that trying again won't mend (semantics §11)."""
+    """The database refused a statement, and trying again would not help (semantics §11)."""
 
     code = "update_data_error"
 
@@ -135,7 +141,7 @@ class UnknownSession(BillingError):
 
 
 class BillingUnavailable(BillingError):
-    """The database can't be reached; the same call may be made again, with the same ids (semantics §9)."""
+    """The database can't be reached; make the same call again, with the same ids (semantics §9)."""
 
     code = "billing_unavailable"
     status_code = 503
@@ -147,8 +153,17 @@ class BillingUnavailable(BillingError):
         super().__init__(problem)
 
 
+@contextmanager
+def telling_unsafe(job: object) -> Iterator[None]:
+    """A BillingUnavailable that leaves the block carries `job`, to hand in again (semantics §9)."""
+    try:
+        yield
+    except BillingUnavailable as error:
+        raise (error if error.jobs else not_safe(job, error)) from error.__cause__
+
+
 def not_safe(job: object, error: BillingUnavailable) -> BillingUnavailable:
-    """What a relay is told whose settle or refund could not be made safe: the job to hand in again (semantics §9)."""
-    told = BillingUnavailable(f"{job} is not safe yet, hand it in again: {error}", (job,))
-    told.__cause__ = error
-    return told
+    """The error of a settle or refund that could not be made safe; carries the job to hand in again (semantics §9)."""
+    unsafe = BillingUnavailable(f"{job} is not safe yet, hand it in again: {error}", (job,))
+    unsafe.__cause__ = error
+    return unsafe

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, tzinfo
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Where a subscription stands in its calendar: the boundary it began at, and the next one (0: none comes)."""
+    """One period of a subscription: the boundary at which it began, and the next boundary (0: there is none)."""
 
     last_reset_time: int
     next_reset_time: int
@@ -50,7 +50,7 @@ def _latest(kind: str, boundary: int, now: int, custom_seconds: int, zone: tzinf
 
 
 def resets(kind: str, custom_seconds: int) -> bool:
-    """Whether a plan resets at all; a `custom` one without seconds, or an unknown word, does not."""
+    """Whether a plan resets at all; a `custom` one without seconds does not, nor does an unknown word."""
     return kind in ("daily", "weekly", "monthly") or (kind == "custom" and custom_seconds > 0)
 
 
@@ -65,7 +65,7 @@ def current(
     now: int,
     zone: tzinfo,
 ) -> Period:
-    """Where a subscription stands at `now`. Boundaries after `end_time` don't count."""
+    """The period of a subscription at `now`. Boundaries after `end_time` don't count."""
     if not resets(kind, custom_seconds):
         return Period(last_reset_time, next_reset_time, due=False)
     base = last_reset_time or start_time

@@ -1,12 +1,11 @@
-"""One relayed request's life: its states, its row, and what opens it (semantics §2, §3)."""
+"""One relayed request's life: its states and its row (semantics §2, §3)."""
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any
 
-from relay_billing.domain import inputs
-from relay_billing.domain.errors import InvalidRequest
+from relay_billing.domain.jobs import Job, RefundJob, SettleJob
 
 
 class State(StrEnum):
@@ -18,9 +17,13 @@ class State(StrEnum):
     REFUNDED = "refunded"
     EXPIRED = "expired"
 
+    def may_become(self, after: "State") -> bool:
+        """Whether `TRANSITIONS` has this step."""
+        return after in TRANSITIONS[self]
+
 
 class Intent(StrEnum):
-    """What a relay has said shall become of a session (semantics §9)."""
+    """What a relay wants of a session (semantics §9)."""
 
     SETTLE = "settle"
     REFUND = "refund"
@@ -35,41 +38,10 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.SETTLED: frozenset(),
     State.REFUNDED: frozenset(),
 }
-"""Where a session may go from where; staying means that the row changes (a reserve, a park) but not its state."""
+"""The states that may follow each state; the same one again: the row changes (a reserve, a park) but not its state."""
 
-
-@dataclass(frozen=True, slots=True)
-class PreConsume:
-    """A request to hold quota. Checked when it is used, so that in a batch each has an answer of its own."""
-
-    request_id: str
-    user_id: int
-    token_id: int | None
-    quota: int
-    model_name: str = ""
-    preference: str | None = ""
-    playground: bool = False
-    force_pre_consume: bool = False
-    hold_ttl: int | None = None
-    """Seconds; None: the policy's."""
-
-    def check(self) -> None:
-        """Raise InvalidRequest, naming the field, unless every value can be used (semantics §3)."""
-        inputs.request_id(self.request_id)
-        inputs.row_id("user_id", self.user_id)
-        inputs.flag("playground", self.playground)
-        inputs.flag("force_pre_consume", self.force_pre_consume)
-        if self.token_id is not None:
-            inputs.row_id("token_id", self.token_id)
-        if self.playground is (self.token_id is not None):
-            problem = "must be None in the playground" if self.playground else "is needed outside the playground"
-            raise InvalidRequest("token_id", problem)
-        inputs.quota("quota", self.quota)
-        inputs.text("model_name", self.model_name, 0, inputs.MAX_MODEL_NAME)
-        if self.preference is not None and not isinstance(self.preference, str):
-            raise InvalidRequest("preference", f"must be text, got {type(self.preference).__name__}")
-        if self.hold_ttl is not None:
-            inputs.whole("hold_ttl", self.hold_ttl, 1, 10 * 366 * 86_400)
+OPEN_STATES = tuple(state for state in State if TRANSITIONS[state])
+"""States that a session can still leave: an intent recorded on it waits to be applied (semantics §9)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,26 +94,23 @@ class BillingSession:
         """Open, and something is held (semantics §6)."""
         return self.state is State.PRECONSUMED and (self.pre_consumed_quota > 0 or self.token_consumed > 0)
 
+    @property
+    def intended_job(self) -> Job | None:
+        """The job that carries out the intent recorded on the row; None: there is none (semantics §9)."""
+        if self.intent is None:
+            return None
+        if self.intent is Intent.REFUND:
+            return RefundJob(self.request_id, self.intent_reason)
+        return SettleJob(self.request_id, self.intent_quota or 0, self.intent_reason)
+
     def values(self) -> dict[str, Any]:
         """All fields by name."""
         return dict(zip(_NAMES, _READ(self), strict=True))
 
     def changed(self, **values: Any) -> "BillingSession":  # noqa: ANN401
-        """The session with other values: `dataclasses.replace`, in half its time."""
+        """A copy with other values, as `dataclasses.replace` makes it, in half the time."""
         return BillingSession(**{**self.values(), **values})
 
 
 _NAMES = tuple(each.name for each in fields(BillingSession))
 _READ = attrgetter(*_NAMES)
-
-
-def may_move(before: State, after: State) -> bool:
-    """Whether the table of transitions knows this step."""
-    return after in TRANSITIONS[before]
-
-
-@dataclass(slots=True)
-class Closing:
-    """Whether the relay has tried to close a session; shared by all copies of it."""
-
-    tried: bool = False

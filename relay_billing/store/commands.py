@@ -4,7 +4,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Executable, Insert, Update
+from sqlalchemy import Executable
 
 T = TypeVar("T")
 Rows = Sequence[Mapping[str, object]]
@@ -21,10 +21,10 @@ class Command:
     constant: bool = False
     """The statement is one of a fixed few, compiled once; with its like it may be sent in one round trip."""
 
-
-def constant(statement: Executable, **parameters: object) -> Command:
-    """A constant statement with its parameters."""
-    return Command(statement, parameters, constant=True)
+    @classmethod
+    def of_constant(cls, statement: Executable, **parameters: object) -> "Command":
+        """A constant statement with its parameters."""
+        return cls(statement, parameters, constant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,21 @@ class Reply:
     count: int
 
 
-Steps = Generator[Sequence[Command], Sequence[Reply], T]
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """One statement that commits itself, in the driver's own words: the fast path of a flow.
+
+    It comes first, by itself, before a transaction begins. Its reply has no rows where it changed nothing, or where
+    nobody can say: the general path follows, and meets what was committed after all as a replay. Where the transaction
+    that follows has to be tried again, the flow is sent the same reply again, and the statement not carried out twice.
+    """
+
+    statement: str
+    parameters: Mapping[str, object]
+    names: tuple[str, ...]
+    """Columns of its rows."""
+
+
+Steps = Generator[Sequence[Command | Alone], Sequence[Reply], T]
 """A transaction: yields lists of commands, is sent a list of replies for each, returns what came of it."""
 Load = Steps[None]
-
-
-def row_by_row(statement: Insert | Update, rows: Rows) -> Command:
-    """One statement, sent with many sets of parameters: what every driver can do."""
-    return Command(statement, rows, len(rows) if isinstance(statement, Update) else None)

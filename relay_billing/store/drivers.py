@@ -1,23 +1,35 @@
-"""Runs steps in a transaction, and tells database errors apart. `adrivers` does the same for asyncio."""
+"""Runs steps in a transaction, and tells database errors apart. `async_drivers` does the same for asyncio."""
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sqlalchemy import URL, Connection, CursorResult, Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy import URL, Connection, CursorResult, Engine, Executable, create_engine
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import NullPool, Pool
 
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, UpdateDataError
-from relay_billing.domain.sessions import BillingSession
-from relay_billing.store.commands import Reply, Steps
-from relay_billing.store.dialects import AtOnce, Dialect
+from relay_billing.store.allowance import lengthened
+from relay_billing.store.commands import Alone, Command, Reply, Steps
+from relay_billing.store.dialects import Dialect
+from relay_billing.store.failures import cause_of
 from relay_billing.store.pipeline import executed_alone, piped, pipelined
 from relay_billing.store.postgresql import POSTGRESQL
 from relay_billing.store.sqlite import SQLITE
+from relay_billing.store.urls import parsed
+from relay_billing.store.waits import (
+    LONG_STATEMENT_TIMEOUT_S,
+    OWN_PARAMETERS,
+    POOL_TIMEOUT_S,
+    TCP_OPTIONS,
+    Bounds,
+    Waits,
+    waits_of,
+)
 
 if TYPE_CHECKING:
     # A tenth of a second to import, which a relay without asyncio doesn't spend.
@@ -27,20 +39,25 @@ T = TypeVar("T")
 
 ATTEMPTS = 6
 FIRST_PAUSE_S = 0.02
-POOL_TIMEOUT_S = 10
-CONNECT_TIMEOUT_S = 5
 
+BOUNDS = "relay_billing_bounds"
+"""The execution option in which an engine carries its `Bounds`."""
 PIPELINING = ("psycopg", "psycopg_async")
 """Drivers, as SQLAlchemy calls them, that are sent statements past it; others go the long way."""
+STREAMED = {"stream_results": True, "yield_per": 1_000}
+"""Options of a streamed read, which has 1,000 rows in memory."""
+NOTHING_KNOWN = Reply((), 0)
+"""What a statement that commits itself is answered with where nobody can say what it did."""
 DIALECTS = {each.name: each for each in (POSTGRESQL, SQLITE)}
 
 
-def dialect_of(engine: "Engine | AsyncEngine") -> Dialect:
-    """The dialect of an engine. Raises InvalidRequest for a database that is not supported."""
+def dialect_of(engine: "Engine | AsyncEngine", *, fast_paths: bool = True) -> Dialect:
+    """The dialect of an engine; `fast_paths` False: without them. Raises InvalidRequest for an unsupported database."""
     if engine.dialect.name not in DIALECTS:
         raise InvalidRequest("database_url", f"{engine.dialect.name} is not supported; use {', '.join(DIALECTS)}")
     found = DIALECTS[engine.dialect.name]
-    return found if engine.dialect.driver in PIPELINING else replace(found, hold_at_once=None)
+    fast = fast_paths and engine.dialect.driver in PIPELINING
+    return found if fast else replace(found, fast=None)
 
 
 def reply_of(result: CursorResult[tuple[object, ...]]) -> Reply:
@@ -51,33 +68,24 @@ def reply_of(result: CursorResult[tuple[object, ...]]) -> Reply:
     return Reply(rows, result.rowcount)
 
 
-def run(connection: Connection, steps: Steps[T]) -> T:
-    """Carry a generator of commands to its end on one connection; return what it returns."""
-    send, first = connection.dialect.driver in PIPELINING, True
-    try:
-        commands = next(steps)
-        while True:
-            if send and pipelined(commands):
-                replies = piped(connection, commands, first=first)
-                first = False
-            else:
-                replies = [reply_of(connection.execute(each.statement, each.parameters)) for each in commands]
-            commands = steps.send(replies)
-    except StopIteration as end:
-        value: T = end.value
-        return value
+def _carried_out(connection: Connection, commands: Sequence[Command], *, first: bool) -> Sequence[Reply]:
+    """Carry out one list of commands. `first`: of its transaction."""
+    if connection.dialect.driver in PIPELINING and pipelined(commands):
+        return piped(connection, commands, first=first)
+    return [reply_of(connection.execute(each.statement, each.parameters)) for each in commands]
 
 
 @contextmanager
-def _transaction(engine: Engine, dialect: Dialect) -> Iterator[Connection]:
-    if dialect.begin is None:
+def _transaction(engine: Engine, dialect: Dialect, *, reading: bool) -> Iterator[Connection]:
+    begin = dialect.begin_reading if reading else dialect.begin
+    if begin is None:
         with engine.begin() as connection:
             yield connection
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for statement in dialect.opening:
             connection.exec_driver_sql(statement)
-        connection.exec_driver_sql(dialect.begin)
+        connection.exec_driver_sql(begin)
         try:
             yield connection
         except BaseException:
@@ -86,88 +94,180 @@ def _transaction(engine: Engine, dialect: Dialect) -> Iterator[Connection]:
         connection.exec_driver_sql("COMMIT")
 
 
-def at_once(engine: Engine, case: AtOnce) -> BillingSession | None:
-    """Run one statement that commits itself; None: it changed nothing that is known of, and the general path decides.
+def bounds_of(engine: "Engine | AsyncEngine") -> Bounds:
+    """The waits of an engine. One that somebody else has made: the default call, whose attempts nobody cuts short."""
+    found: Bounds | None = engine.get_execution_options().get(BOUNDS)
+    return found or Bounds(Waits(), cuts=False)
 
-    That path is right after any error: what was committed after all, it meets as a replay.
-    """
+
+def _alone(engine: Engine, command: Alone) -> Reply:
+    """Run one statement that commits itself. An error is no row: the general path is right after any."""
     try:
-        row = executed_alone(engine, case)
+        return executed_alone(engine, command)
     except (SQLAlchemyError, engine.dialect.loaded_dbapi.Error):
-        return None
-    return None if row is None else case.session_of(row)
+        return NOTHING_KNOWN
+
+
+@dataclass(slots=True)
+class Kept:
+    """What the statement that commits itself has brought: it is carried out once, however many attempts follow."""
+
+    reply: Reply | None = None
+    """None: it was not carried out yet."""
 
 
 class Attempts:
     """Counts what was tried, and decides whether an error is worth another try."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
+    def __init__(self, dialect: Dialect, pool: Pool, bounds: Bounds) -> None:
+        self._dialect, self._pool, self._bounds = dialect, pool, bounds
         self._made = 0
+        self._began, self._began_at = time.monotonic(), time.time()
 
     def failed(self, error: SQLAlchemyError) -> float:
         """The pause, in seconds, before the next attempt; raises one of our errors when there is none."""
         self._made += 1
-        # Two at once with one request id: the second insert fails, and its next attempt meets a replay.
+        # Two concurrent ones with one request id: the second insert fails, and its next attempt meets a replay.
         again = isinstance(error, IntegrityError | PoolTimeout)
         again = again or (isinstance(error, DBAPIError) and self._dialect.transient(error))
-        if again and self._made < ATTEMPTS:
-            return FIRST_PAUSE_S * float(2 ** (self._made - 1)) * random.uniform(0.5, 1.5)
-        cause = str(getattr(error, "orig", error)).strip().split("\n")[0]
-        if again and not isinstance(error, IntegrityError):
-            raise BillingUnavailable(f"the database did not take it in {self._made} attempts: {cause}") from error
-        raise UpdateDataError(f"the database refused it: {cause}") from error
+        afresh = isinstance(error, DBAPIError) and self._dialect.stale(error)
+        if afresh:
+            self._leave_server()
+        pause = FIRST_PAUSE_S * float(2 ** (self._made - 1)) * random.uniform(0.5, 1.5)
+        room = self._bounds.room(time.monotonic() - self._began, pause)
+        self._began, self._began_at = time.monotonic() + pause, time.time() + pause
+        if again and room and self._made < ATTEMPTS:
+            return pause
+        if again and (not room or not isinstance(error, IntegrityError)):
+            if afresh and not room:
+                self._bounds.give_up()
+            raise BillingUnavailable(
+                f"the database did not take it in {self._made} attempts: {cause_of(error)}"
+            ) from error
+        raise UpdateDataError(f"the database refused it: {cause_of(error)}") from error
+
+    def _leave_server(self) -> None:
+        """Have the pool make all its connections anew, those of other threads too: they lead to the same server.
+
+        Not where that was done since this attempt began: then its connection was of the old ones.
+        """
+        if self._pool._invalidate_time < self._began_at:
+            # SQLAlchemy does this by itself only where the connection is lost, and where it has run the statement.
+            self._pool._invalidate(None)  # type: ignore[arg-type]
 
 
-def transact(engine: Engine, dialect: Dialect, make: Callable[[], Steps[T]]) -> T:
-    """Run the steps in one transaction, again where the database asks for it.
+def transact(
+    engine: Engine,
+    dialect: Dialect,
+    make: Callable[[], Steps[T]],
+    *,
+    reading: bool = False,
+    allowed_s: float | None = None,
+) -> T:
+    """Run the steps in one transaction, again where the database asks for it. `reading`: they change nothing.
 
     Everything run here may be run twice: a commit whose answer was lost is met as a replay or a duplicate.
-    Raises BillingUnavailable after a bounded number of attempts, UpdateDataError for what no retry mends.
+    `allowed_s`: what each statement of it may take; unset: what the engine allows. Raises BillingUnavailable after a
+    bounded number of attempts or a bounded time, UpdateDataError for what no retry mends.
     """
-    attempts = Attempts(dialect)
-    while True:
+    bounds = bounds_of(engine)
+    with bounds.call(allowed_s):
+        attempts, kept = Attempts(dialect, engine.pool, bounds), Kept()
+        while True:
+            try:
+                return _attempt(engine, dialect, make(), kept, reading=reading, allowed_s=allowed_s)
+            except SQLAlchemyError as error:
+                pause = attempts.failed(error)
+            time.sleep(pause)
+
+
+def _attempt(
+    engine: Engine, dialect: Dialect, steps: Steps[T], kept: Kept, *, reading: bool, allowed_s: float | None
+) -> T:
+    """Carry the steps out once: a statement that commits itself before the transaction, all others within it."""
+    try:
+        commands = next(steps)
+        if commands and isinstance(commands[0], Alone):
+            if kept.reply is None:
+                kept.reply = _alone(engine, commands[0])
+            commands = steps.send([kept.reply])
+    except StopIteration as end:
+        return cast(T, end.value)
+    with (
+        _transaction(engine, dialect, reading=reading) as connection,
+        nullcontext() if allowed_s is None else lengthened(connection, allowed_s),
+    ):
+        first = True
         try:
-            with _transaction(engine, dialect) as connection:
-                return run(connection, make())
-        except SQLAlchemyError as error:
-            pause = attempts.failed(error)
-        time.sleep(pause)
+            while True:
+                replies = _carried_out(connection, cast("Sequence[Command]", commands), first=first)
+                commands, first = steps.send(replies), False
+        except StopIteration as end:
+            return cast(T, end.value)
+
+
+def streamed(engine: Engine, statements: Iterable[Executable]) -> Iterator[tuple[Any, ...]]:
+    """Read rows one by one, of statements that read much, in one transaction. Raises SQLAlchemy's errors."""
+    with engine.connect() as connection, lengthened(connection, LONG_STATEMENT_TIMEOUT_S):
+        if engine.dialect.name == "postgresql":
+            # Read to the end: the plan that is fastest to its first row would walk whole indexes.
+            connection.exec_driver_sql("SET LOCAL cursor_tuple_fraction = 1")
+        for statement in statements:
+            yield from connection.execute(statement, execution_options=STREAMED)
 
 
 def url_of(database_url: str) -> URL:
     """The URL in its parts. Raises InvalidRequest for what is none, or is of a database that is not supported."""
-    try:
-        url = make_url(database_url)
-    except (ArgumentError, ValueError) as error:
-        raise InvalidRequest("database_url", "is not a database URL, as postgresql://user@host/name") from error
+    url = parsed(database_url)
     if url.get_backend_name() not in DIALECTS:
         supported = ", ".join(DIALECTS)
         raise InvalidRequest("database_url", f"{url.get_backend_name()} is not supported; use {supported}")
+    own = [name for name in OWN_PARAMETERS if name in url.query]
+    if own and url.get_backend_name() != "postgresql":
+        raise InvalidRequest("database_url", f"{own[0]} is a parameter of PostgreSQL's URLs")
     return url
 
 
 def shown(database_url: str) -> str:
     """The URL as people and logs may see it: without passwords, those of its query too."""
-    url = make_url(database_url)
+    url = parsed(database_url)
     query = {name: "***" if "pass" in name else value for name, value in url.query.items()}
     return url.set(query=query).render_as_string(hide_password=True)
 
 
-def engine_options(url: URL) -> dict[str, object]:
+def engine_options(url: URL, bounds: Bounds, *, keep: bool) -> dict[str, object]:
     """How connections of this database are pooled and opened."""
+    options: dict[str, object] = {"execution_options": {BOUNDS: bounds}}
+    if not keep:
+        options["poolclass"] = NullPool
     if url.get_backend_name() == "sqlite":
-        return {}
-    return {
-        "pool_timeout": POOL_TIMEOUT_S,
-        "pool_use_lifo": True,
-        "connect_args": {"connect_timeout": CONNECT_TIMEOUT_S},
-    }
+        return options | ({} if keep else {"connect_args": {"timeout": bounds.waits.connect_s}})
+    if keep:
+        options |= {"pool_timeout": POOL_TIMEOUT_S, "pool_use_lifo": True}
+    usual = {name: value for name, value in TCP_OPTIONS.items() if name not in url.query}
+    return options | {"connect_args": usual}
 
 
-def engine_of(database_url: str) -> Engine:
-    """An engine for a database URL; of PostgreSQL through psycopg 3. Raises InvalidRequest for another database."""
+USUAL = Waits()
+
+
+def engine_of(database_url: str, usual: Waits = USUAL, *, at_most: Waits | None = None, keep: bool = True) -> Engine:
+    """An engine for a database URL; of PostgreSQL through psycopg 3, whose waits all end (`waits`).
+
+    `usual`: the waits of which the URL says nothing. `at_most`: more is not waited, whatever it says; unset: no such
+    bound. `keep`: whether connections are kept in a pool. Raises InvalidRequest for another database or a parameter
+    that can't be.
+    """
     url = url_of(database_url)
-    if url.get_backend_name() == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    return create_engine(url, **engine_options(url))
+    waits = waits_of(url, usual, at_most)
+    postgresql = url.get_backend_name() == "postgresql"
+    bounds = Bounds(waits, cuts=postgresql)
+    if postgresql:
+        url = url.set(drivername="postgresql+psycopg").difference_update_query(OWN_PARAMETERS)
+    made = create_engine(url, **engine_options(url, bounds, keep=keep))
+    if postgresql:
+        # Imports psycopg, an extra that SQLite does without.
+        from relay_billing.store.connections import bound
+
+        bound(made, bounds)
+    return made

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, Executable, Select
+from sqlalchemy import Connection, Engine, Executable, PoolProxiedConnection, Select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from relay_billing.store.commands import Command, Reply
-from relay_billing.store.dialects import AtOnce
+from relay_billing.store.allowance import KEEP_PLANS
+from relay_billing.store.commands import Alone, Command, Reply
+from relay_billing.store.failures import left_by
 
 if TYPE_CHECKING:
     # An extra: SQLite does without it.
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
 _COMPILER_DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 CACHED = 128
 """Compiled statements kept; there are a few dozen constant ones."""
-
-
-KEEP_PLANS = "SET LOCAL plan_cache_mode = force_generic_plan"
-"""For the constant statements alone, which find everything by key: lists of ids would be planned anew at every call,
-which took a third of a settle's time. What looks for ranges is better planned for its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +89,27 @@ def _driver(connection: Connection) -> Any:  # noqa: ANN401
     return connection.dialect.loaded_dbapi
 
 
+def _opening(raw: object) -> str:
+    """What a pipelined transaction begins with; an engine that somebody else has made says nothing of it."""
+    opening: str = getattr(raw, "opening", KEEP_PLANS)
+    return opening
+
+
 def _failed(connection: Connection, error: Exception, statement: str) -> DBAPIError:
-    """The error as SQLAlchemy would have raised it; a connection that it broke leaves the pool."""
-    lost = connection.dialect.is_disconnect(error, connection.connection.dbapi_connection, None)  # type: ignore[arg-type]
-    if lost:
-        connection.invalidate(error)
-    made = DBAPIError.instance(statement, None, error, _driver(connection).Error, connection_invalidated=lost)
+    """The error as SQLAlchemy would have raised it. Where `connection_invalidated`, the caller has to do that."""
+    left = _left(connection.engine, connection.connection, error)
+    made = DBAPIError.instance(statement, None, error, _driver(connection).Error, connection_invalidated=left)
     assert isinstance(made, DBAPIError)
     return made
+
+
+def _left(engine: Engine, pooled: PoolProxiedConnection, error: Exception) -> bool:
+    """Whether the connection is of no use after this error; then the pool makes the others of its time anew, too."""
+    left = engine.dialect.is_disconnect(error, pooled.dbapi_connection, None) or left_by(error)  # type: ignore[arg-type]
+    if left:
+        # What SQLAlchemy does itself for a statement that it has run.
+        engine.pool._invalidate(pooled, error, _checkin=False)
+    return left
 
 
 def _statements(commands: Sequence[Command]) -> str:
@@ -114,7 +123,7 @@ def piped(connection: Connection, commands: Sequence[Command], *, first: bool) -
     try:
         with raw.pipeline():
             if first:
-                raw.execute(KEEP_PLANS)
+                raw.execute(_opening(raw))
             cursors = [raw.execute(_sent(each.statement).text, _parameters(each)) for each in commands]
         # What it brings is known beforehand: asking a cursor costs as much as sending a statement.
         return [
@@ -122,7 +131,10 @@ def piped(connection: Connection, commands: Sequence[Command], *, first: bool) -
             for command, cursor in zip(commands, cursors, strict=True)
         ]
     except driver.Error as error:
-        raise _failed(connection, error, _statements(commands)) from error
+        made = _failed(connection, error, _statements(commands))
+        if made.connection_invalidated:
+            connection.invalidate(error)
+        raise made from error
 
 
 async def apiped(connection: "AsyncConnection", commands: Sequence[Command], *, first: bool) -> list[Reply]:
@@ -134,24 +146,34 @@ async def apiped(connection: "AsyncConnection", commands: Sequence[Command], *, 
     try:
         async with raw.pipeline():
             if first:
-                await raw.execute(KEEP_PLANS)
+                await raw.execute(_opening(raw))
             cursors = [await raw.execute(_sent(each.statement).text, _parameters(each)) for each in commands]
         return [
             _reply(command, await cursor.fetchall() if _sent(command.statement).names else (), cursor.rowcount)
             for command, cursor in zip(commands, cursors, strict=True)
         ]
     except driver.Error as error:
-        raise _failed(known, error, _statements(commands)) from error
+        made = _failed(known, error, _statements(commands))
+        if made.connection_invalidated:
+            await connection.invalidate(error)
+        raise made from error
 
 
-def _typed(driver: Any, case: AtOnce) -> dict[str, object]:  # noqa: ANN401
+def _typed(driver: Any, alone: Alone) -> dict[str, object]:  # noqa: ANN401
     """Whole numbers as 64-bit whatever their size: a statement is prepared once, not for each width."""
     wide = driver.types.numeric.Int8
-    return {name: wide(value) if type(value) is int else value for name, value in case.parameters.items()}
+    return {
+        name: wide(value) if type(value) is int else _array(value) if isinstance(value, list) else value
+        for name, value in alone.parameters.items()
+    }
 
 
-def executed_alone(engine: Engine, case: AtOnce) -> tuple[Any, ...] | None:
-    """Run one statement that commits itself; return its row, if there is one. Raises the driver's own errors.
+def _rows(alone: Alone, rows: Sequence[tuple[Any, ...]]) -> Reply:
+    return Reply([dict(zip(alone.names, row, strict=True)) for row in rows], len(rows))
+
+
+def executed_alone(engine: Engine, alone: Alone) -> Reply:
+    """Run one statement that commits itself; it brings rows, or none. Raises the driver's own errors.
 
     On a connection of the pool, without SQLAlchemy's own around it, which takes a tenth of the call.
     """
@@ -161,19 +183,19 @@ def executed_alone(engine: Engine, case: AtOnce) -> tuple[Any, ...] | None:
     try:
         raw.autocommit = True
         try:
-            return raw.execute(case.statement, _typed(driver, case)).fetchone()
+            return _rows(alone, raw.execute(alone.statement, _typed(driver, alone)).fetchall())
         finally:
             if not raw.closed:
                 raw.autocommit = False
     except driver.Error as error:
-        if engine.dialect.is_disconnect(error, pooled.dbapi_connection, None):
+        if _left(engine, pooled, error):
             pooled.invalidate(error)
         raise
     finally:
         pooled.close()
 
 
-async def aexecuted_alone(connection: "AsyncConnection", case: AtOnce) -> tuple[Any, ...] | None:
+async def aexecuted_alone(connection: "AsyncConnection", alone: Alone) -> Reply:
     """As `executed_alone`, on an async connection."""
     known = connection.sync_connection
     assert known is not None
@@ -182,9 +204,13 @@ async def aexecuted_alone(connection: "AsyncConnection", case: AtOnce) -> tuple[
     try:
         await raw.set_autocommit(True)
         try:
-            return await (await raw.execute(case.statement, _typed(driver, case))).fetchone()
+            cursor = await raw.execute(alone.statement, _typed(driver, alone))
+            return _rows(alone, await cursor.fetchall())
         finally:
             if not raw.closed:
                 await raw.set_autocommit(False)
     except driver.Error as error:
-        raise _failed(known, error, case.statement) from error
+        made = _failed(known, error, alone.statement)
+        if made.connection_invalidated:
+            await connection.invalidate(error)
+        raise made from error

@@ -5,15 +5,16 @@ from functools import lru_cache
 from sqlalchemy import BindParameter, ColumnElement, Insert, TableValuedAlias, Update, bindparam, column, func
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.visitors import ExternallyTraversible
 
-from relay_billing.store.at_once import hold_at_once
 from relay_billing.store.commands import Command, Rows
 from relay_billing.store.dialects import Dialect
-
-SERIALIZATION, DEADLOCK = "40001", "40P01"
+from relay_billing.store.failures import afresh, again
+from relay_billing.store.fast_hold import fast_hold
+from relay_billing.store.fast_hold_batch import fast_holds
+from relay_billing.store.fast_paths import FastPaths
+from relay_billing.store.fast_settle import fast_settles
 
 
 def _unnested(columns: dict[str, ColumnElement[object]]) -> TableValuedAlias:
@@ -55,11 +56,5 @@ def set_based(statement: Insert | Update, rows: Rows) -> Command:
     return Command(_set_based(statement, names), arrays, touches, constant=True)
 
 
-def _transient(error: DBAPIError) -> bool:
-    # psycopg raises OperationalError for deadlocks, serialization failures, shutdowns and lost connections alike.
-    state = getattr(error.orig, "sqlstate", None)
-    lost = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
-    return lost or state in (SERIALIZATION, DEADLOCK)
-
-
-POSTGRESQL = Dialect("postgresql", insert, (), None, set_based, hold_at_once, _transient)
+_FAST = FastPaths(fast_hold, fast_holds, fast_settles)
+POSTGRESQL = Dialect("postgresql", insert, (), None, None, set_based, _FAST, again, afresh)

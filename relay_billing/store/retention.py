@@ -1,13 +1,29 @@
 """Removes what is closed and old, and carries its sum forward: one opening row an account (semantics §10)."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, cast, delete, func, or_, select, tuple_, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
-from relay_billing.domain.changes import OPENING, TOP_UP
+from relay_billing.domain.entries import EntryKind
+from relay_billing.domain.entry_names import OPENING
 from relay_billing.domain.sessions import State
 from relay_billing.schema import billing_ledger, billing_sessions
 from relay_billing.store.commands import Command, Load, Steps
+from relay_billing.store.entries import of_sessions, opening
 
 Account = tuple[str, int]
 
@@ -23,9 +39,7 @@ def purge(before_ms: int, now_ms: int, limit: int) -> Steps[int]:
     sessions = [row["request_id"] for row in found.rows]
     if not sessions:
         return 0
-    ids = [*sessions, *(f"forfeit:{of}" for of in sessions)]
-    # A session may be called as a top-up's row is: that row is the memory of its reference, and stays.
-    theirs = and_(billing_ledger.c.request_id.in_(ids), billing_ledger.c.kind != TOP_UP)
+    theirs = of_sessions(sessions)
     yield from _carry_forward(theirs, now_ms)
     yield [
         Command(delete(billing_ledger).where(theirs)),
@@ -34,8 +48,19 @@ def purge(before_ms: int, now_ms: int, limit: int) -> Steps[int]:
     return len(sessions)
 
 
+def purge_rows(key: Column[Any], old: ColumnElement[bool], limit: int) -> Steps[int]:
+    """Remove up to `limit` rows of `key`'s table that are `old` and move no balance; return how many were found."""
+    table = key.table
+    rows = select(key).where(old).order_by(key).limit(limit)
+    (found,) = yield [Command(rows.with_for_update(skip_locked=True))]
+    if found.rows:
+        keys = [next(iter(row.values())) for row in found.rows]
+        yield [Command(delete(table).where(key.in_(keys), old))]
+    return len(found.rows)
+
+
 def _carry_forward(theirs: ColumnElement[bool], now_ms: int) -> Load:
-    """Add the rows that go to their accounts' opening rows. Two at once: the second insert fails and is retried."""
+    """Add the rows that go to their accounts' opening rows. Two purges together: one insert fails, is retried."""
     c = billing_ledger.c
     total = cast(func.sum(c.amount), BigInteger).label("total")
     summed = select(c.account_type, c.account_id, total).where(theirs).group_by(c.account_type, c.account_id)
@@ -45,7 +70,7 @@ def _carry_forward(theirs: ColumnElement[bool], now_ms: int) -> Load:
     if not accounts:
         return
     mine = tuple_(c.account_type, c.account_id).in_(accounts)
-    opened = select(c.account_type, c.account_id).where(c.request_id == OPENING, mine)
+    opened = select(c.account_type, c.account_id).where(opening(), mine)
     first = select(func.min(c.id)).where(mine).group_by(c.account_type, c.account_id)
     before = select(c.account_type, c.account_id, (c.balance_after - c.amount).label("opening")).where(c.id.in_(first))
     known, firsts = yield [Command(opened), Command(before)]
@@ -62,7 +87,7 @@ def _opening_rows(
     more = [{"type_": of[0], "of": of[1], "more": totals[of]} for of in sorted(totals) if of in there]
     if more:
         row = update(billing_ledger).where(
-            c.request_id == OPENING, c.account_type == bindparam("type_"), c.account_id == bindparam("of")
+            opening(), c.account_type == bindparam("type_"), c.account_id == bindparam("of")
         )
         added = row.values(amount=c.amount + bindparam("more"), balance_after=c.balance_after + bindparam("more"))
         commands.append(Command(added, more))
@@ -71,7 +96,7 @@ def _opening_rows(
             "request_id": OPENING,
             "account_type": of[0],
             "account_id": of[1],
-            "kind": OPENING,
+            "kind": EntryKind.OPENING.value,
             "amount": openings[of] + totals[of],
             "balance_after": openings[of] + totals[of],
             "created_at": now_ms,

@@ -1,12 +1,18 @@
 """SQLite, for one machine: write-ahead log, one writer at a time, foreign keys on."""
 
+from sqlalchemy import Insert, Update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
-from relay_billing.store.commands import row_by_row
+from relay_billing.store.commands import Command, Rows
 from relay_billing.store.dialects import Dialect
 
 BUSY_TIMEOUT_MS = 10_000
+
+
+def _row_by_row(statement: Insert | Update, rows: Rows) -> Command:
+    """One statement, sent with many sets of parameters: what every driver can do."""
+    return Command(statement, rows, len(rows) if isinstance(statement, Update) else None)
 
 
 def _transient(error: DBAPIError) -> bool:
@@ -19,9 +25,11 @@ SQLITE = Dialect(
     "sqlite",
     insert,
     (f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}", "PRAGMA journal_mode=WAL", "PRAGMA foreign_keys=ON"),
-    # The write lock is taken at once: a transaction that reads first and writes later could not be upgraded.
+    # The write lock is taken first: a transaction that reads first and writes later could not be upgraded.
     "BEGIN IMMEDIATE",
-    row_by_row,
+    # A reader sees the last commit, whoever writes.
+    "BEGIN",
+    _row_by_row,
     None,
     _transient,
 )

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, func, or_, select, update
 
-from relay_billing.domain.sessions import BillingSession, State
+from relay_billing.domain.sessions import OPEN_STATES, BillingSession, State
 from relay_billing.schema import (
     billing_ledger,
     billing_sessions,
@@ -14,7 +14,7 @@ from relay_billing.schema import (
     user_subscriptions,
     users,
 )
-from relay_billing.store.among import among
+from relay_billing.store.ids import among
 
 Rows = Select[tuple[object, ...]]
 
@@ -99,7 +99,7 @@ WRITE_INTENT = (
         _S.request_id == _given("of", _S.request_id),
         _S.intent.is_(None),
         # Not IN: a list inside can't be sent with many sets of parameters.
-        or_(*(_S.state == state.value for state in (State.PRECONSUMED, State.EXPIRED, State.FUNDING_SETTLED))),
+        or_(*(_S.state == state.value for state in OPEN_STATES)),
     )
     # A parked session is judged afresh by what comes now, the sweep included.
     .values(

@@ -1,7 +1,6 @@
 """The contract as cases, on every database."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -9,8 +8,10 @@ import pytest
 from sqlalchemy import Engine, Table, delete, select
 
 from relay_billing import BillingError, BillingSession, Ledger, Outcome, Policy, RefundJob, SettleJob
+from relay_billing.domain.checks import MAX_REQUEST_ID
 from relay_billing.schema import tokens, user_subscriptions, users
-from tests.fixtures.books import Clock, given, states
+from tests.fixtures.accounts import Clock, given, states
+from tests.fixtures.names import nasty
 
 
 class Step(TypedDict, total=False):
@@ -35,17 +36,38 @@ def test_there_are_eighty_cases() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
 def test_a_case_ends_with_the_balances_it_says(case: dict[str, dict[str, object]], engine: Engine) -> None:
-    _play(case, engine, at_once=True)
+    _play(case, engine, fast_paths=True)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
-def test_a_case_ends_the_same_where_no_hold_is_taken_at_once(
-    case: dict[str, dict[str, object]], postgresql: Engine
+def test_a_case_ends_the_same_without_the_fast_paths(case: dict[str, dict[str, object]], postgresql: Engine) -> None:
+    _play(case, postgresql, fast_paths=False)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
+def test_a_case_ends_the_same_whatever_its_requests_are_called(
+    case: dict[str, dict[str, object]], engine: Engine
 ) -> None:
-    _play(case, postgresql, at_once=False)
+    _play(_renamed(case), engine, fast_paths=True)
 
 
-def _play(case: dict[str, dict[str, object]], engine: Engine, *, at_once: bool) -> None:
+def _renamed(case: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    """The case with other request ids; those that are refused stay."""
+    steps: list[Step] = case["steps"]  # type: ignore[assignment]
+    given_ids = [str(step["args"].get("request_id", "")) for step in steps]
+    names = nasty([each for each in dict.fromkeys(given_ids) if 1 <= len(each) <= MAX_REQUEST_ID])
+
+    def renamed(args: dict[str, object]) -> dict[str, object]:
+        of = args.get("request_id")
+        return {**args, "request_id": names.get(of, of)} if isinstance(of, str) else args
+
+    sessions: dict[str, str] = case["then"]["sessions"]  # type: ignore[assignment]
+    then = {**case["then"], "sessions": {names[of]: state for of, state in sessions.items()}}
+    others = [{**step, "args": renamed(step["args"])} for step in steps]
+    return {**case, "steps": others, "then": then}  # type: ignore[dict-item]
+
+
+def _play(case: dict[str, dict[str, object]], engine: Engine, *, fast_paths: bool) -> None:
     rows = case["given"]
     given(
         engine,
@@ -55,10 +77,7 @@ def _play(case: dict[str, dict[str, object]], engine: Engine, *, at_once: bool) 
         subscription=rows.get("subscriptions", []),  # type: ignore[arg-type]
     )
     clock = Clock()
-    ledger = Ledger(engine, Policy(**case["policy"]), clock)  # type: ignore[arg-type]
-    if not at_once:
-        cases = ledger._cases
-        ledger._cases = replace(cases, dialect=replace(cases.dialect, hold_at_once=None))
+    ledger = Ledger(engine, Policy(**case["policy"]), clock, fast_paths=fast_paths)  # type: ignore[arg-type]
     steps: list[Step] = case["steps"]  # type: ignore[assignment]
     for step in steps:
         clock.at = step.get("at", clock.at)

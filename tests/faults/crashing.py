@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 from sqlalchemy import Engine, event
 
-from relay_billing import BillingClient, Ledger, Policy, RefundJob, SettleJob
+from relay_billing import BillingClient, Ledger, Policy, PreConsume, RefundJob, SettleJob
 from relay_billing.store.drivers import engine_of
-from tests.fixtures.books import Clock
+from tests.fixtures.accounts import Clock
 
 DAY_S = 86_400
 POLICY = Policy(trust_quota=0, intent_grace=0)
@@ -38,9 +38,24 @@ def _hold(engine: Engine) -> None:
     _ledger(engine).pre_consume(request_id="r1", user_id=1, token_id=1, quota=100, preference="subscription_first")
 
 
+def _hold_many(engine: Engine) -> None:
+    """What one statement takes, then what the general path decides: the subscription's."""
+    asked = [
+        PreConsume("r1", 1, 1, 100),
+        *(PreConsume(f"w{of}", 2, 2, 10, preference="wallet_only") for of in range(3)),
+    ]
+    _ledger(engine).pre_consume_many(asked)
+
+
+def _apply_many(engine: Engine) -> None:
+    _ledger(engine).apply([SettleJob("w0", 4), RefundJob("w1"), SettleJob("w2", 6), SettleJob("r1", 60)])
+
+
 USE_CASES: dict[str, Callable[[Engine], object]] = {
     "pre-consume": _hold,
     "reserve": lambda engine: _ledger(engine).reserve("r1", 250),
+    "a batch of holds": _hold_many,
+    "a batch of jobs": _apply_many,
     "settle": lambda engine: _ledger(engine).apply([SettleJob("r1", 60)]),
     "refund": lambda engine: _ledger(engine).apply([RefundJob("r1")]),
     "a relay's settle": lambda engine: _with_client(engine, lambda client: client.settle("r1", 60)),

@@ -4,20 +4,23 @@ import os
 import signal
 from collections.abc import Sequence
 
-from relay_billing.domain.jobs import Answer, Job
-from relay_billing.ledger import Ledger
+from relay_billing.domain.jobs import Job
+from relay_billing.domain.outcomes import Answer
+from relay_billing.flows import settlements
+from relay_billing.flows.context import Context
+from relay_billing.store.commands import Steps
 from worker.celery import app as app
 
 DEADLY = "deadly"
 
-_judge = Ledger.judge
+_apply = settlements.apply
 
 
-def judge(self: Ledger, jobs: Sequence[Job]) -> list[Answer]:
+def apply(context: Context, jobs: Sequence[Job]) -> Steps[list[Answer]]:
     """Die before anything is written."""
     if any(job.request_id == DEADLY for job in jobs):
         os.kill(os.getpid(), signal.SIGKILL)
-    return _judge(self, jobs)
+    return _apply(context, jobs)
 
 
-Ledger.judge = judge  # type: ignore[method-assign]
+settlements.apply = apply

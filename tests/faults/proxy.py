@@ -18,6 +18,9 @@ class Proxy:
     delay_s: float = 0
     half_open: bool = False
     """Takes what comes and passes nothing on: the peer sees an open connection that never answers."""
+    black: bool = False
+    """Takes nothing and passes nothing on, while both kernels acknowledge what fits into their buffers. Nothing is
+    lost: what waits is passed on when it ends."""
     cuts: int = 0
     _stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -60,6 +63,9 @@ class Proxy:
             selector.register(near, selectors.EVENT_READ, far)
             selector.register(far, selectors.EVENT_READ, near)
             while self.cuts == born:
+                if self.black:
+                    self._stopped.wait(LOOK_EVERY_S)
+                    continue
                 for key, _ in selector.select(LOOK_EVERY_S):
                     if not self._pass_on(key.fileobj, key.data):  # type: ignore[arg-type]
                         return

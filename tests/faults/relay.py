@@ -6,13 +6,16 @@
 import json
 import os
 import random
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from relay_billing import BillingClient, BillingError, BillingUnavailable, Policy
-from relay_billing.domain.policy import Durability
+from relay_billing.domain.choices import Durability
 
 THREADS = 3
 USERS = 5
@@ -36,29 +39,33 @@ class Diary:
             os.fsync(self._file.fileno())
 
 
-def insist(call: object) -> bool:
-    """Call again while billing is unavailable; False: it stayed so, or was refused."""
+def insist(diary: Diary, request_id: str, call: Callable[[], object]) -> bool:
+    """Call again while billing is unavailable; False: it stayed so, or refused, which nothing here gives reason for."""
     for _ in range(TRIES):
         try:
-            call()  # type: ignore[operator]
+            call()
         except BillingUnavailable:
             time.sleep(PAUSE_S)
-        except BillingError:
-            return False
+        except Exception as error:
+            diary.write(id=request_id, did="refused", error=f"{type(error).__name__}: {error}")
+            if isinstance(error, BillingError):
+                return False
+            raise
         else:
             return True
+    diary.write(id=request_id, did="gave up")
     return False
 
 
-def relay(client: BillingClient, diary: Diary, chance: random.Random, name: str) -> None:
-    """Relay requests for ever."""
+def relay(client: BillingClient, diary: Diary, chance: random.Random, name: str, ending: threading.Event) -> None:
+    """Relay requests until it is to end; the last one is brought to its end."""
     number = 0
-    while True:
+    while not ending.is_set():
         number += 1
         request_id, user = f"{name}-{number}", chance.randint(1, USERS)
         quota, actual = chance.randint(0, 1_000), chance.randint(0, 1_500)
-        ask = {"request_id": request_id, "user_id": user, "token_id": user, "quota": quota, "hold_ttl": HOLD_TTL_S}
-        if not insist(lambda ask=ask: client.pre_consume(**ask)):
+        ask = partial(client.pre_consume, request_id=request_id, user_id=user, token_id=user, quota=quota)
+        if not insist(diary, request_id, partial(ask, hold_ttl=HOLD_TTL_S)):
             continue
         diary.write(id=request_id, did="held")
         what = chance.random()
@@ -67,28 +74,33 @@ def relay(client: BillingClient, diary: Diary, chance: random.Random, name: str)
         time.sleep(chance.random() * 0.05)
         if what < 0.3:
             diary.write(id=request_id, did="refunding")
-            if insist(lambda of=request_id: client.refund(of)):
+            if insist(diary, request_id, partial(client.refund, request_id)):
                 diary.write(id=request_id, did="refunded")
         else:
             diary.write(id=request_id, did="settling", actual=actual)
-            if insist(lambda of=request_id, actual=actual: client.settle(of, actual)):
+            if insist(diary, request_id, partial(client.settle, request_id, actual)):
                 diary.write(id=request_id, did="settled", actual=actual)
 
 
 def main() -> None:
-    """Start the threads."""
+    """Start the threads; SIGTERM ends them."""
     database_url, broker_url, diary, durability, seed = sys.argv[1:]
     policy = Policy(trust_quota=0, durability=Durability(durability))
     client = BillingClient(database_url, broker_url, policy)
-    book = Diary(Path(diary))
+    written = Diary(Path(diary))
+    ending = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ending.set())
     threads = [
-        threading.Thread(target=relay, args=(client, book, random.Random(f"{seed}-{number}"), f"{seed}-{number}"))
+        threading.Thread(
+            target=relay, args=(client, written, random.Random(f"{seed}-{number}"), f"{seed}-{number}", ending)
+        )
         for number in range(THREADS)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    client.close()
 
 
 if __name__ == "__main__":

@@ -1,76 +1,32 @@
 """Everything that can break: servers, proxies, workers, beat and relays, all the harness's own."""
 
-import os
 import signal
-import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from relay_billing import migrations
-from relay_billing.domain.policy import Durability
-from tests.faults.postgres import Postgres
+from relay_billing.domain.choices import Durability
+from tests.faults.members import Member
+from tests.faults.pair import Pair
 from tests.faults.proxy import Proxy
 from tests.faults.relay import USERS
-from tests.fixtures.books import given
+from tests.faults.verdict import in_state, read
+from tests.fixtures.accounts import given
 from tests.fixtures.brokers import MAKERS, Broker
-from tests.fixtures.workers import ROOT, environment
+from tests.fixtures.waiting import until
+from tests.fixtures.workers import environment
 
 WEALTH = 10**12
-DURABILITY = {"redis": Durability.DATABASE, "rabbitmq": Durability.BROKER}
-"""A Redis that is wiped loses its jobs: there the intent has to be their safety."""
 SETTINGS = {"sweep_interval": 1, "intent_grace": 3, "visibility_timeout": 15, "unknown_session_retries": 1}
+STATEMENT_TIMEOUT_S, CALL_TIMEOUT_S = 3, 5
+"""Of every client of the database: short, so that a fault may outlast them."""
 WORKERS, RELAYS = 2, 2
-
-
-@dataclass(eq=False)
-class Member:
-    """One process, started again whenever it ends."""
-
-    name: str
-    command: tuple[str, ...]
-    env: Mapping[str, str]
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-    starts: int = 0
-
-    def start(self) -> None:
-        """Start it, or start it again. The database knows it by its name."""
-        self.starts += 1
-        command = tuple(part.replace("{start}", str(self.starts)) for part in self.command)
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                env={**self.env, "PGAPPNAME": self.name},
-                cwd=ROOT,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def send(self, number: signal.Signals) -> None:
-        """Signal it and all its children."""
-        assert self.process is not None
-        try:
-            os.killpg(self.process.pid, number)
-        except ProcessLookupError:
-            # It has ended by itself; the supervisor will see it.
-            return
-
-    def kill(self) -> None:
-        """SIGKILL, children too."""
-        assert self.process is not None
-        self.send(signal.SIGKILL)
-        self.process.wait()
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended by itself."""
-        return self.process is not None and self.process.poll() is not None
+SETTLES = 100
+"""Settles by which it is seen that all are at work."""
 
 
 @dataclass(eq=False)
@@ -82,19 +38,21 @@ class Site:
     seed: int
     worker_app: str = "worker"
     relay_module: str = "tests.faults.relay"
+    durability: Durability = Durability.DATABASE
     members: dict[str, Member] = field(default_factory=dict)
 
     def start(self) -> None:
         """Start everything, servers first."""
-        self.postgres = Postgres(self.folder)
+        self.postgres = Pair(self.folder)
         self.postgres.start()
         broker_folder = self.folder / "broker"
         broker_folder.mkdir()
         self.broker: Broker = MAKERS[self.broker_name](broker_folder)
         self.broker.start()
-        self.to_database, self.to_broker = Proxy(self.postgres.port), Proxy(self.broker.port)
-        self.proxies = (self.to_database, self.to_broker)
-        self.engine: Engine = create_engine(self._database(self.postgres.port), poolclass=NullPool)
+        self.to_databases = {server: Proxy(server.port) for server in self.postgres.servers}
+        self.to_broker = Proxy(self.broker.port)
+        ports = [server.port for server in self.postgres.servers]
+        self.engine: Engine = create_engine(self._database(ports), poolclass=NullPool)
         with self.engine.begin() as connection:
             migrations.upgrade(connection)
         ids = range(1, USERS + 1)
@@ -107,39 +65,59 @@ class Site:
         for member in self.members.values():
             member.start()
 
-    def _database(self, port: int) -> str:
-        return f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres?connect_timeout=3"
+    def _database(self, ports: list[int]) -> str:
+        """Both servers in one URL: libpq takes the one that accepts writes."""
+        hosts = "&".join(f"host=127.0.0.1:{port}" for port in ports)
+        return f"postgresql+psycopg://postgres@/postgres?{hosts}&target_session_attrs=read-write&connect_timeout=3"
 
     def _members(self) -> None:
-        durability = DURABILITY[self.broker_name]
-        database_url = self._database(self.to_database.port)
+        waits = f"&statement_timeout={STATEMENT_TIMEOUT_S}&call_timeout={CALL_TIMEOUT_S}"
+        database_url = self._database([proxy.port for proxy in self.to_databases.values()]) + waits
         broker_url = self.broker.url.replace(f":{self.broker.port}", f":{self.to_broker.port}")
-        celery = (sys.executable, "-m", "celery", "-A")
+        celery = (sys.executable, "-m", "celery", "-A", self.worker_app)
+        relay = (sys.executable, "-m", self.relay_module, database_url, broker_url)
+        commands: dict[str, tuple[str, ...]] = {"beat": (*celery, "beat")}
         for number in range(WORKERS):
-            name = f"worker{number}"
-            env = environment(database_url, broker_url, self.folder / name, durability=durability.value, **SETTINGS)
-            command = (*celery, self.worker_app, "worker", "-Q", "billing", "-c", "2", "-n", f"{name}@%h", "-l", "INFO")
-            self.members[name] = Member(name, command, env, self.folder / f"{name}.log")
-        env = environment(database_url, broker_url, self.folder / "beat", durability=durability.value, **SETTINGS)
-        self.members["beat"] = Member("beat", (*celery, self.worker_app, "beat"), env, self.folder / "beat.log")
+            options = ("-Q", "billing", "-c", "2", "-n", f"worker{number}@%h", "-l", "INFO")
+            commands[f"worker{number}"] = (*celery, "worker", *options)
         for number in range(RELAYS):
-            name = f"relay{number}"
-            diary = str(self.folder / f"{name}.diary")
-            url = make_url(database_url).render_as_string(hide_password=False)
-            seed = f"{self.seed}-{number}-{{start}}"
-            relay = (sys.executable, "-m", self.relay_module, url, broker_url, diary, durability.value, seed)
-            self.members[name] = Member(name, relay, env, self.folder / f"{name}.log")
+            diary, seed = str(self.folder / f"relay{number}.diary"), f"{self.seed}-{number}-{{start}}"
+            commands[f"relay{number}"] = (*relay, diary, self.durability.value, seed)
+        settings = {"durability": self.durability.value, **SETTINGS}
+        for name, command in commands.items():
+            env = environment(database_url, broker_url, self.folder / name, **settings)
+            self.members[name] = Member(name, command, env, self.folder / f"{name}.log")
+
+    @property
+    def links(self) -> tuple[Proxy, Proxy]:
+        """What everybody talks through now: to the primary, and to the broker."""
+        return self.to_databases[self.postgres.primary], self.to_broker
+
+    @property
+    def diaries(self) -> list[Path]:
+        """What the relays wrote down."""
+        return sorted(self.folder.glob("*.diary"))
 
     def named(self, prefix: str) -> list[Member]:
         """Workers, or relays."""
         return [member for name, member in sorted(self.members.items()) if name.startswith(prefix)]
 
-    def supervise(self) -> int:
-        """Start what has ended by itself; return how many had."""
+    def go_on(self, timeout_s: float) -> None:
+        """Wait until relays and workers have done some work that was begun after now: held, promised, applied."""
+        before = set(read(self.diaries))
+
+        def at_work() -> bool:
+            promised = {of for of, each in read(self.diaries).items() if each.settled is not None}
+            return len((promised - before) & in_state(self.engine, "settled")) >= SETTLES
+
+        until(at_work, timeout_s, f"{SETTLES} settles more, promised and applied")
+
+    def supervise(self) -> list[str]:
+        """Start what has ended by itself; return its names."""
         ended = [member for member in self.members.values() if member.ended]
         for member in ended:
             member.start()
-        return len(ended)
+        return [member.name for member in ended]
 
     def stop(self) -> None:
         """End everything."""
@@ -147,8 +125,8 @@ class Site:
             if member.process is not None:
                 member.send(signal.SIGCONT)
                 member.kill()
-        for proxy in self.proxies:
+        for proxy in (*self.to_databases.values(), self.to_broker):
             proxy.close()
         self.engine.dispose()
         self.broker.stop()
-        self.postgres.stop("immediate")
+        self.postgres.stop()

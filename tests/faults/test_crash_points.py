@@ -1,4 +1,4 @@
-"""A process is killed between every two steps of a use case; what it began is then done as after any crash."""
+"""A process is killed between every two steps of a flow; what it began is then done as after any crash."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from sqlalchemy import Engine, delete
 from relay_billing import Ledger, SettleJob
 from relay_billing.schema import metadata
 from tests.faults.crashing import DAY_S, POLICY, USE_CASES, killed_at
-from tests.fixtures.books import START, Clock, given, states, token, used, wallet
+from tests.fixtures.accounts import START, Clock, given, states, token, used, wallet
 
 WEALTH = 10_000
 FEWEST_STEPS, MOST_STEPS = 4, 60
@@ -22,6 +22,10 @@ def _nothing(engine: Engine) -> None:
 def _held(engine: Engine) -> None:
     ledger = Ledger(engine, POLICY, Clock())
     ledger.pre_consume(request_id="r1", user_id=1, token_id=1, quota=100, preference="subscription_first")
+
+
+def _held_many(engine: Engine) -> None:
+    USE_CASES["a batch of holds"](engine)
 
 
 def _intended(engine: Engine) -> None:
@@ -38,6 +42,8 @@ def _settled(engine: Engine) -> None:
 CASES: dict[str, tuple[Callable[[Engine], None], int, int, str | None]] = {
     "pre-consume": (_nothing, 100, 100, "preconsumed"),
     "reserve": (_held, 250, 250, "preconsumed"),
+    "a batch of holds": (_nothing, 100, 100, "preconsumed"),
+    "a batch of jobs": (_held_many, 60, 60, "settled"),
     "settle": (_held, 60, 60, "settled"),
     "refund": (_held, 0, 0, "refunded"),
     "a relay's settle": (_held, 60, 60, "settled"),
@@ -49,15 +55,19 @@ CASES: dict[str, tuple[Callable[[Engine], None], int, int, str | None]] = {
 }
 
 
+OF_OTHERS = {"a batch of holds": 30, "a batch of jobs": 10}
+"""Taken from the wallet of a neighbour, in the same batch."""
+
+
 def begin(engine: Engine, before: Callable[[Engine], None]) -> None:
-    """The same books each time."""
+    """The same accounts each time."""
     with engine.begin() as connection:
         for table in reversed(metadata.sorted_tables):
             connection.execute(delete(table))
     given(
         engine,
-        user=[{"id": 1, "quota": WEALTH}],
-        token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}],
+        user=[{"id": of, "quota": WEALTH} for of in (1, 2)],
+        token=[{"id": of, "user_id": of, "remain_quota": WEALTH} for of in (1, 2)],
         plan=[{"id": 1, "title": "daily", "quota_reset_period": "daily"}],
         subscription=[
             {"id": 1, "user_id": 1, "plan_id": 1, "amount_total": 1_000}
@@ -80,7 +90,7 @@ def test_every_use_case_has_its_crash_points() -> None:
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_a_process_killed_at_any_step_leaves_books_that_prove_and_work_that_can_be_done(
+def test_a_process_killed_at_any_step_leaves_accounts_that_reconcile_and_work_that_can_be_done(
     name: str, engine: Engine, tmp_path: Path
 ) -> None:
     before, in_use, on_token, state = CASES[name]
@@ -98,4 +108,5 @@ def test_a_process_killed_at_any_step_leaves_books_that_prove_and_work_that_can_
         assert (used(engine), WEALTH - token(engine)) == (in_use, on_token), f"step {points}"
         assert states(engine).get("r1") == state, f"step {points}"
         assert wallet(engine) == WEALTH
+        assert wallet(engine, 2) == WEALTH - OF_OTHERS.get(name, 0), f"step {points}"
     assert FEWEST_STEPS <= points < MOST_STEPS

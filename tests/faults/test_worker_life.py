@@ -15,11 +15,13 @@ from celery import Celery
 from sqlalchemy import Connection
 
 from relay_billing import BillingClient, Ledger, Policy, SettleJob
-from relay_billing.deadletters import DeadLetter, Filter
-from relay_billing.domain.policy import Durability
-from relay_billing.publisher import broker_options, dead_queue
+from relay_billing.broker.options import broker_options
+from relay_billing.broker.queues import dead_queue
+from relay_billing.domain.choices import Durability
+from relay_billing.flows import dead_letters
+from relay_billing.flows.dead_letters import Filter, KeptLetter
 from tests.faults.verdict import settled
-from tests.fixtures.books import given, states, wallet
+from tests.fixtures.accounts import given, states, wallet
 from tests.fixtures.scraping import children
 from tests.fixtures.waiting import until
 from tests.fixtures.wire import Foreign
@@ -44,8 +46,8 @@ def hold(client: BillingClient, request_id: str, quota: int = 100) -> None:
     client.pre_consume(request_id=request_id, user_id=1, token_id=1, quota=quota)
 
 
-def letters(site: Site) -> list[DeadLetter]:
-    return Ledger(site.engine).dead_letters(Filter(resolved=None))
+def letters(site: Site) -> list[KeptLetter]:
+    return Ledger(site.engine).read(dead_letters.find, Filter(resolved=None))
 
 
 def proved(site: Site) -> bool:
@@ -160,8 +162,8 @@ def test_a_job_that_kills_its_worker_is_buried_and_its_neighbours_are_applied(
     Foreign("billing.settle", {"jobs": jobs}).post(site.broker)
     until(lambda: bool(letters(site)), TIMEOUT_S, "the deadly job buried")
     until(lambda: settled(site.engine) == 2, TIMEOUT_S, "its neighbours applied")
-    (letter,) = letters(site)
-    assert (letter.reason, letter.request_id, letter.quota) == ("poison", "deadly", 60)
+    found = [(each.reason, each.request_id, each.quota) for each in letters(site)]
+    assert found == [("poison", "deadly", 60)]
     assert worker.popen.poll() is None
     assert wallet(site.engine) == WEALTH - 2 * 60 - 100
     client.close()

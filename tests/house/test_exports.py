@@ -13,6 +13,7 @@ PUBLIC = [
     "BillingError",
     "BillingSession",
     "BillingUnavailable",
+    "Gathering",
     "IdempotencyConflict",
     "InsufficientUserQuota",
     "InvalidRequest",

@@ -11,22 +11,22 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
 
-from relay_billing.metering import Meter
-from relay_billing.overview import LastReconcile, Open, Overview
+from relay_billing.flows.overview import LastReconcile, Open, Overview
+from relay_billing.metrics import meter_of
 from tasks import metrics
 from tests.fixtures.absent import absent
 from tests.fixtures.workers import ROOT
-from worker.exposition import Own, families
-from worker.queues import QueueState
-from worker.standing import Standing
+from worker.monitoring.gauges import Own, families
+from worker.monitoring.queues import QueueState
+from worker.monitoring.snapshot import Snapshot
 
 DEPLOY = ROOT / "deploy"
 DASHBOARD = DEPLOY / "grafana" / "billing.json"
 ALERTS: dict[str, Any] = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
 RULES: list[dict[str, Any]] = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 SOMETHING = Open(1, 1, 1)
-EVERYTHING = Standing(
-    Overview(1, SOMETHING, 1, SOMETHING, SOMETHING, LastReconcile(1, 1, 0, 0)),
+EVERYTHING = Snapshot(
+    Overview(1, SOMETHING, 1, SOMETHING, SOMETHING, LastReconcile(1, 1, 0, 0), 1),
     None,
     (QueueState("billing", 1, 1),),
     None,
@@ -38,7 +38,7 @@ UNBOUNDED = {"user", "user_id", "token", "token_id", "request_id", "model", "mod
 def exported() -> Iterator[Metric]:
     """Every metric of worker and client."""
     registry = CollectorRegistry()
-    Meter(registry)
+    meter_of(registry)
     assert metrics.JOBS
     for source in (REGISTRY.collect(), registry.collect(), families(EVERYTHING, Own(lambda: True, lambda: 2))):
         yield from (each for each in source if each.name.startswith("billing_"))

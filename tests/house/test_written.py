@@ -21,8 +21,10 @@ def shown(value: object) -> str:
 SETTINGS = {f"BILLING_{name.upper()}": shown(field.default) for name, field in Settings.model_fields.items()}
 
 
-def test_the_readmes_table_lists_every_setting_with_its_default_and_meaning() -> None:
-    rows = re.findall(r"^\| `(BILLING_\w+)` \| `(.*?)` \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_the_page_of_settings_lists_every_one_with_its_default_and_meaning() -> None:
+    rows = re.findall(
+        r"^\| `(BILLING_\w+)` \| `(.*?)` \| (.+) \|$", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE
+    )
     assert {name: default for name, default, _ in rows} == SETTINGS
     meanings = {f"BILLING_{name.upper()}": field.description for name, field in Settings.model_fields.items()}
     assert {name: meaning for name, _, meaning in rows} == meanings
@@ -66,6 +68,19 @@ def test_every_section_that_the_code_cites_is_written() -> None:
     cited = {number for path in MODULES for number in re.findall(r"§(\d+)", path.read_text())}
     assert cited
     assert cited <= SECTIONS == {str(number) for number in range(1, 12)}
+
+
+def test_the_figures_of_the_readme_are_those_of_the_page_of_performance() -> None:
+    readme, page = ((ROOT / name).read_text() for name in ("README.md", "docs/performance.md"))
+    measured = readme[readme.index("## Measured") : readme.index("## More")]
+    rows = re.findall(r"^\| [^|]+ \| ([\d,]+) \| (.+) \|$", measured, re.MULTILINE)
+    figures = {rate for rate, _ in rows} | {times for _, ratios in rows for times in re.findall(r"\d+\.\d", ratios)}
+    assert len(rows) >= 5
+    assert {each for each in figures if not re.search(rf"(?<![\d.,]){re.escape(each)}(?![\d,])", page)} == set()
+
+
+def test_the_readme_is_read_in_one_sitting() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 120
 
 
 def test_what_the_documents_link_to_is_there() -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from relay_billing import Ledger, Policy, SettleJob
 from relay_billing.schema import users
-from tests.fixtures.books import given, states, wallet
+from tests.fixtures.accounts import given, states, wallet
 from tests.fixtures.typed import named_by_settings
 from worker.cli import app
 
@@ -19,7 +19,7 @@ HUGE = 600_000_000
 
 
 @pytest.fixture
-def books(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def migrated(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A migrated database with two parked sessions, which the settings name."""
     with named_by_settings(empty_url, tmp_path, monkeypatch, 120) as engine:
         given(engine, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
@@ -38,7 +38,7 @@ def ids(*more: str) -> list[int]:
     return [each["id"] for each in json.loads(typed("dead-letters", "list", "--json", *more).stdout)]
 
 
-def test_dead_letters_are_listed_shown_replayed_and_written_off(books: Engine) -> None:
+def test_dead_letters_are_listed_shown_replayed_and_written_off(migrated: Engine) -> None:
     listed = typed("dead-letters", "list")
     assert listed.exit_code == 0
     assert all(word in listed.stdout for word in ("implausible_amount", "r1", "r2", "2 dead letters", "$2400"))
@@ -51,7 +51,7 @@ def test_dead_letters_are_listed_shown_replayed_and_written_off(books: Engine) -
     assert (written.exit_code, "100 went back" in written.stdout) == (0, True)
     assert ids() == []
     assert ids("--all") == [first, second]
-    assert (states(books), wallet(books)) == ({"r1": "settled", "r2": "refunded"}, WEALTH - HUGE)
+    assert (states(migrated), wallet(migrated)) == ({"r1": "settled", "r2": "refunded"}, WEALTH - HUGE)
     assert typed("dead-letters", "purge", "--older-than", "0s").exit_code == 0
     assert ids("--all") == []
 
@@ -69,20 +69,20 @@ def test_dead_letters_are_listed_shown_replayed_and_written_off(books: Engine) -
         (("--limit", "1"), 1),
     ],
 )
-def test_dead_letters_are_filtered(books: Engine, more: tuple[str, ...], found: int) -> None:
+def test_dead_letters_are_filtered(migrated: Engine, more: tuple[str, ...], found: int) -> None:
     assert len(ids(*more)) == found
 
 
-def test_a_write_off_asks_first(books: Engine) -> None:
+def test_a_write_off_asks_first(migrated: Engine) -> None:
     (first, _) = ids()
     refused = CliRunner().invoke(app, ["dead-letters", "write-off", str(first), "--reason", "x"], input="n\n")
     assert refused.exit_code == 1
     assert len(ids()) == 2
 
 
-def test_reconcile_names_every_account_that_drifts_and_by_how_much(books: Engine) -> None:
+def test_reconcile_names_every_account_that_drifts_and_by_how_much(migrated: Engine) -> None:
     assert typed("reconcile").exit_code == 0
-    with books.begin() as connection:
+    with migrated.begin() as connection:
         connection.execute(update(users).values(quota=users.c.quota + 7))
     drifted = typed("reconcile")
     assert drifted.exit_code == 1
@@ -101,7 +101,7 @@ def test_reconcile_names_every_account_that_drifts_and_by_how_much(books: Engine
         (("dead-letters", "write-off", "1", "--reason", "x" * 256, "--yes"), "reason: must have 1 to 255 characters"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_exit_code_2(books: Engine, words: tuple[str, ...], said: str) -> None:
+def test_what_is_wrong_is_one_line_and_exit_code_2(migrated: Engine, words: tuple[str, ...], said: str) -> None:
     refused = typed(*words)
     assert refused.exit_code == 2
     assert said in refused.stderr

@@ -9,7 +9,9 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
 from relay_billing import Ledger, Policy, RefundJob, SettleJob
-from tests.fixtures.books import given, states, token, wallet
+from relay_billing.flows import dead_letters
+from relay_billing.flows.dead_letters import Filter
+from tests.fixtures.accounts import given, states, token, wallet
 from tests.fixtures.brokers import free_port
 from tests.fixtures.typed import named_by_settings
 from worker.cli import app
@@ -20,7 +22,7 @@ KEY = "sk-planted-0123456789"
 
 
 @pytest.fixture
-def books(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def migrated(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A migrated database with a session in every state, which the settings name."""
     with named_by_settings(empty_url, tmp_path, monkeypatch, 160) as engine:
         key = {"id": 1, "user_id": 1, "name": "laptop", "key": KEY, "remain_quota": WEALTH}
@@ -53,7 +55,7 @@ def told(*words: str) -> object:
         ("open", "when it goes back unless the relay settles or refunds before."),
     ],
 )
-def test_a_story_ends_with_why_the_user_was_charged(books: Engine, request_id: str, why: str) -> None:
+def test_a_story_ends_with_why_the_user_was_charged(migrated: Engine, request_id: str, why: str) -> None:
     shown = typed("sessions", "show", request_id)
     assert shown.exit_code == 0
     assert why in shown.stdout.strip().splitlines()[-1]
@@ -63,7 +65,7 @@ def test_a_story_ends_with_why_the_user_was_charged(books: Engine, request_id: s
     assert {"session", "timeline", "ledger", "dead_letters", "paid"} <= set(values)
 
 
-def test_sessions_are_listed_and_filtered(books: Engine) -> None:
+def test_sessions_are_listed_and_filtered(migrated: Engine) -> None:
     listed = typed("sessions", "list")
     assert "5 sessions, 300 ($0.000600) held, 70 ($0.000140) charged" in listed.stdout
     assert told("sessions", "list", "--state", "refunded", "--user", "1") != []
@@ -74,26 +76,26 @@ def test_sessions_are_listed_and_filtered(books: Engine) -> None:
     assert typed("sessions", "list", "--user", "2").stdout == "no sessions\n"
 
 
-def test_a_hold_is_released_by_hand_only_after_asking(books: Engine) -> None:
+def test_a_hold_is_released_by_hand_only_after_asking(migrated: Engine) -> None:
     refused = typed("sessions", "release", "open", answer="n\n")
-    assert (refused.exit_code, states(books)["open"]) == (1, "preconsumed")
+    assert (refused.exit_code, states(migrated)["open"]) == (1, "preconsumed")
     done = typed("sessions", "release", "open", "--reason", "ticket 4711", answer="y\n")
-    assert (done.exit_code, states(books)["open"]) == (0, "refunded")
-    assert wallet(books) == token(books) == WEALTH - 70 - 200
+    assert (done.exit_code, states(migrated)["open"]) == (0, "refunded")
+    assert wallet(migrated) == token(migrated) == WEALTH - 70 - 200
     assert "ticket 4711" in typed("sessions", "show", "open").stdout
     assert typed("reconcile").exit_code == 0
 
 
-def test_a_session_is_settled_by_hand_once(books: Engine) -> None:
+def test_a_session_is_settled_by_hand_once(migrated: Engine) -> None:
     words = ("sessions", "settle", "open", "0.0001usd", "--reason", "ticket 4711", "--yes")
     assert [typed(*words).exit_code for _ in range(2)] == [0, 0]
-    assert (states(books)["open"], wallet(books)) == ("settled", WEALTH - 70 - 200 - 50)
+    assert (states(migrated)["open"], wallet(migrated)) == ("settled", WEALTH - 70 - 200 - 50)
     assert typed("sessions", "settle", "parked", "80", "--reason", "agreed", "--yes").exit_code == 0
-    assert states(books)["parked"] == "settled"
+    assert states(migrated)["parked"] == "settled"
     assert typed("reconcile").exit_code == 0
 
 
-def test_a_user_and_a_token_are_shown_without_the_key(books: Engine) -> None:
+def test_a_user_and_a_token_are_shown_without_the_key(migrated: Engine) -> None:
     for words in (("users", "show", "1"), ("tokens", "show", "1")):
         shown, values = typed(*words), typed(*words, "--json")
         assert (shown.exit_code, values.exit_code) == (0, 0)
@@ -103,11 +105,11 @@ def test_a_user_and_a_token_are_shown_without_the_key(books: Engine) -> None:
         assert json.loads(values.stdout)["held"] == 300
 
 
-def test_a_top_up_is_safe_to_repeat(books: Engine) -> None:
-    before = wallet(books)
+def test_a_top_up_is_safe_to_repeat(migrated: Engine) -> None:
+    before = wallet(migrated)
     words = ("top-up", "1", "5usd", "--reference", "invoice-1")
     assert [typed(*words).exit_code for _ in range(2)] == [0, 0]
-    assert wallet(books) == before + 2_500_000
+    assert wallet(migrated) == before + 2_500_000
     assert json.loads(typed(*words, "--json").stdout)["replayed"] is True
     assert typed("reconcile").exit_code == 0
 
@@ -166,14 +168,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("words", "said"), WRONG, ids=lambda value: " ".join(value)[:40])
-def test_what_is_wrong_is_one_line_and_exit_code_2(books: Engine, words: tuple[str, ...], said: str) -> None:
-    before = states(books), wallet(books)
+def test_what_is_wrong_is_one_line_and_exit_code_2(migrated: Engine, words: tuple[str, ...], said: str) -> None:
+    before = states(migrated), wallet(migrated)
     refused = typed(*words)
     assert refused.exit_code == 2, refused.output
     assert said in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
     assert refused.stdout == ""
-    assert (states(books), wallet(books)) == before
+    assert (states(migrated), wallet(migrated)) == before
 
 
 COMMANDS: list[tuple[str, ...]] = [
@@ -222,13 +224,13 @@ def test_every_command_has_json_and_an_example(words: tuple[str, ...], monkeypat
     assert f"python -m worker {' '.join(named)}" in said
 
 
-def test_an_implausible_settle_is_replaced_by_hand_as_the_runbook_says(books: Engine) -> None:
-    ledger = Ledger(books, Policy(trust_quota=0))
+def test_an_implausible_settle_is_replaced_by_hand_as_the_runbook_says(migrated: Engine) -> None:
+    ledger = Ledger(migrated, Policy(trust_quota=0))
     ledger.intend([SettleJob("open", HUGE)])
     ledger.apply([SettleJob("open", HUGE)])
-    letter = ledger.dead_letters()[-1].id
+    letter = ledger.read(dead_letters.find, Filter())[-1].id
     assert typed("sessions", "settle", "open", "80", "--reason", "ticket", "--yes").exit_code == 0
     assert typed("dead-letters", "write-off", str(letter), "--reason", "settled by hand", "--yes").exit_code == 0
-    assert (states(books)["open"], wallet(books)) == ("settled", WEALTH - 70 - 200 - 80)
+    assert (states(migrated)["open"], wallet(migrated)) == ("settled", WEALTH - 70 - 200 - 80)
     assert "was charged 80 ($0.000160) from wallet 1" in typed("sessions", "show", "open").stdout
     assert typed("reconcile").exit_code == 0

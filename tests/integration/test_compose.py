@@ -144,12 +144,12 @@ def test_each_services_command_runs_and_is_healthy(
     port = free_port()
     spawn(command_of("worker"), env)
     spawn(command_of("beat"), env)
-    courier = env | {"BILLING_VAR_DIR": str(tmp_path / "courier")}
-    spawn(command_of("webhooks"), courier)
+    webhooks = env | {"BILLING_VAR_DIR": str(tmp_path / "webhooks")}
+    spawn(command_of("webhooks"), webhooks)
     flower = spawn(command_of("flower", f"--port={port}"), env | {"BILLING_FLOWER_BASIC_AUTH": PASSWORD})
     for name in ("worker", "beat"):
         until(lambda name=name: healthy(name, env), 60, f"{name} healthy")  # type: ignore[misc]
-    until(lambda: healthy("webhooks", courier), 60, "webhooks healthy")
+    until(lambda: healthy("webhooks", webhooks), 60, "webhooks healthy")
 
     def listening() -> bool:
         with socket.socket() as probe:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks import delivery
-from tasks.delivery import EXCHANGE_TIMEOUT_S, post, signature
+from tasks import webhook_http
+from tasks.webhook_http import EXCHANGE_TIMEOUT_S, post, signature
 from tests.fixtures.brokers import free_port
+from tests.fixtures.listener import serve
 from tests.fixtures.receiver import SECRET, Receiver, documented_verify
 
 BODY = b'{"id":"evt_1","type":"wallet.low"}'
@@ -76,23 +77,6 @@ def test_nobody_there_is_an_error_in_words() -> None:
     assert "ConnectionRefusedError" in found
 
 
-def _serve(answer: Callable[[socket.socket], None]) -> tuple[int, threading.Thread]:
-    """A server for one connection."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def work() -> None:
-        with listener, listener.accept()[0] as connection:
-            try:
-                answer(connection)
-            except OSError:
-                # The other side has gone, as it should.
-                return
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return int(listener.getsockname()[1]), thread
-
-
 def _drips(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\n")
     pause = threading.Event()
@@ -116,8 +100,8 @@ def _speaks_in_tongues(connection: socket.socket) -> None:
 def test_a_receiver_that_does_not_answer_is_left_in_time(
     monkeypatch: pytest.MonkeyPatch, answer: Callable[[socket.socket], None], scheme: str
 ) -> None:
-    monkeypatch.setattr(delivery, "EXCHANGE_TIMEOUT_S", 0.5)
-    port, thread = _serve(answer)
+    monkeypatch.setattr(webhook_http, "EXCHANGE_TIMEOUT_S", 0.5)
+    port, thread = serve(answer)
     begun = time.monotonic()
     found = post(f"{scheme}://127.0.0.1:{port}/", BODY, headers(), allow_private=True)
     # The status line said 200: it was taken, though headers had no end.
@@ -132,7 +116,7 @@ def test_an_answer_without_end_is_not_read() -> None:
         while True:
             connection.sendall(b"x" * 65536)
 
-    port, thread = _serve(floods)
+    port, thread = serve(floods)
     assert post(f"http://127.0.0.1:{port}/", BODY, headers(), allow_private=True) is None
     thread.join(10)
 
@@ -174,7 +158,7 @@ def test_certificates_are_verified(
 
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    port, thread = _serve(answers)
+    port, thread = serve(answers)
     found = post(f"https://localhost:{port}/", BODY, headers(), allow_private=True)
     assert found == problem if problem is None else problem in str(found)
     thread.join(10)

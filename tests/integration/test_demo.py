@@ -27,7 +27,7 @@ def test_the_demo_accounts_for_every_unit_and_reconcile_agrees_afterwards(tmp_pa
     for word in ("subscriber", "trusted", "almost empty", "no drift"):
         assert word in done.stdout
     assert working_in(checkout) == []
-    # The next one leaves the first one's books in place, and tells the same as JSON.
+    # The next one leaves the first one's rows in place, and prints the same as JSON.
     again = run((*DEMO, "--requests", "20", "--json"), checkout, timeout_s=60)
     told = json.loads(again.stdout)
     assert (again.returncode, told["balanced"], told["unaccounted"], told["drifts"]) == (0, True, {}, [])

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from relay_billing import BillingSession, Ledger
-from tests.fixtures.books import given, token, wallet
+from tests.fixtures.accounts import given, token, wallet
 from tests.fixtures.brokers import answers, free_port, on
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import Site, Spawn

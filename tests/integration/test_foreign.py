@@ -13,7 +13,7 @@ from config.celery import options
 from config.settings import Settings
 from relay_billing import BillingClient
 from relay_billing.schema import billing_dead_letters
-from tests.fixtures.books import given, states, wallet
+from tests.fixtures.accounts import given, states, wallet
 from tests.fixtures.waiting import until
 from tests.fixtures.wire import EMBED, Foreign
 from tests.fixtures.workers import Site

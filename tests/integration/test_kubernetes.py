@@ -115,7 +115,7 @@ def test_readiness_asks_the_port_that_the_worker_opens() -> None:
     assert ports[worker["readinessProbe"]["httpGet"]["port"]] == int(SETTINGS["BILLING_METRICS_PORT"])
     assert SETTINGS["BILLING_METRICS_ADDRESS"] == "0.0.0.0"
     path = worker["readinessProbe"]["httpGet"]["path"]
-    assert f'"{path}"' in (ROOT / "worker" / "exposition.py").read_text()
+    assert f'"{path}"' in (ROOT / "worker" / "monitoring" / "exposition.py").read_text()
 
 
 @pytest.mark.parametrize("name", SCALERS)

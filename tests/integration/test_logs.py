@@ -11,7 +11,7 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 from typer.testing import CliRunner
 
 from relay_billing import BillingUnavailable
-from tests.fixtures.books import states
+from tests.fixtures.accounts import states
 from tests.fixtures.databases import POSTGRESQL
 from tests.fixtures.flower import PASSWORD, SECRETS, TOKEN_KEY, USER, Watched
 from tests.fixtures.waiting import until

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import func, select
 
 from relay_billing import BillingClient, Ledger, SettleJob
-from relay_billing.domain.accounts import AccountType
+from relay_billing.domain.account_type import AccountType
 from relay_billing.schema import billing_ledger
-from tests.fixtures.books import given, states
+from tests.fixtures.accounts import given, states
 from tests.fixtures.brokers import free_port, on
 from tests.fixtures.scraping import agree, children, fetched, scraped
 from tests.fixtures.waiting import until

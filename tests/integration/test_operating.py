@@ -13,12 +13,14 @@ import pytest
 
 from config.settings import Settings
 from relay_billing import BillingClient, Ledger, migrations
-from tests.fixtures.books import given, states
+from relay_billing.flows import heartbeats
+from tests.fixtures.accounts import given, states
 from tests.fixtures.brokers import filesystem, free_port, on
 from tests.fixtures.typed import typed
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import CELERY, ROOT, Site, environment
-from worker import checks
+from worker.process import health
+from worker.process.heartbeat import Heartbeat
 
 TIMEOUT_S = 40.0
 WEALTH = 1_000_000
@@ -37,7 +39,7 @@ def hold(client: BillingClient, request_id: str) -> None:
     client.pre_consume(request_id=request_id, user_id=1, token_id=1, quota=100)
 
 
-def test_status_shows_workers_queues_and_books_on_one_screen(site: Site, client: BillingClient) -> None:
+def test_status_shows_workers_queues_and_sessions_on_one_screen(site: Site, client: BillingClient) -> None:
     worker = site.worker(sweep_interval=3600)
     hold(client, "open")
     hold(client, "huge")
@@ -52,11 +54,11 @@ def test_status_shows_workers_queues_and_books_on_one_screen(site: Site, client:
     assert (overview["holds"]["count"], overview["holds"]["quota"], overview["parked"]) == (2, 200, 1)
     assert (overview["dead_letters"]["count"], overview["dead_letters"]["quota"]) == (1, HUGE)
     assert overview["reconcile"]["drifts"] == 0
-    assert {each["name"] for each in seen["standing"]["queues"]} >= {"billing"}
+    assert {each["name"] for each in seen["standing"]["queues"]} >= {"billing", "billing.webhooks"}
     screen = typed(site, "status")
     assert screen.code == 0
     assert len(screen.said.splitlines()) <= 40
-    for words in ("worker@", "billing", "open holds", "dead letters", "$1200.000000", "no drift"):
+    for words in ("worker@", "billing", "open holds", "dead letters", "$1200.000000", "no drift", "Last sweep: never"):
         assert words in screen.said
 
 
@@ -113,14 +115,14 @@ def test_health_sees_a_worker_that_consumes_and_the_broker_that_is_away(site: Si
     found = typed(site, "health", "--json").json
     assert found["healthy"]
     assert {name: each["good"] for name, each in found["checks"].items()} == dict.fromkeys(
-        ("alive", "consuming", "broker", "database"), True
+        ("alive", "consuming", "broker", "database", "sweeps"), True
     )
     assert typed(site, "health", "--live").code == 0
     site.broker.stop()
     until(lambda: not consuming(site), TIMEOUT_S, "not consuming")
     found = typed(site, "health", "--json").json
     good = {name: each["good"] for name, each in found["checks"].items()}
-    assert good == {"alive": True, "consuming": False, "broker": False, "database": True}
+    assert good == {"alive": True, "consuming": False, "broker": False, "database": True, "sweeps": True}
     assert typed(site, "health", "--live").code == 0
     site.broker.start()
     until(lambda: consuming(site), TIMEOUT_S, "consuming again")
@@ -151,9 +153,9 @@ def test_health_takes_less_than_a_second_when_nothing_answers(tmp_path: Path) ->
         database_url="postgresql://u@192.0.2.1/x", broker_url="redis://192.0.2.1:6379/0", var_dir=str(tmp_path)
     )
     began = time.monotonic()
-    found = checks.run(settings, "worker")
+    found = health.run(settings, "worker")
     assert time.monotonic() - began < 1
-    assert [each.name for each in found] == ["alive", "consuming", "broker", "database"]
+    assert [each.name for each in found] == ["alive", "consuming", "broker", "database", "sweeps"]
     assert not any(each.good for each in found)
 
 
@@ -193,3 +195,25 @@ def test_health_of_beat_asks_for_no_consumer(site: Site) -> None:
     site.spawn((*CELERY, "beat", "-l", "INFO"), env)
     until(lambda: typed(site, "health", "beat").code == 0, TIMEOUT_S, "beat healthy")
     assert set(typed(site, "health", "beat", "--json").json["checks"]) == {"alive", "broker", "database"}
+
+
+@on("filesystem")
+def test_health_sees_that_sweeps_do_not_come_through(site: Site) -> None:
+    settings = Settings(database_url=site.database_url, broker_url=site.broker.url, var_dir=str(site.folder / "worker"))
+    began = Heartbeat(settings.var_dir, "worker").file
+    began.parent.mkdir()
+
+    def sweeps() -> tuple[bool, str]:
+        (found,) = [each for each in health.run(settings, "worker") if each.name == "sweeps"]
+        return found.good, found.detail
+
+    assert sweeps() == (True, "none yet")
+    began.write_text(str(time.time() - 55))
+    assert sweeps()[0]
+    began.write_text(str(time.time() - 65))
+    good, detail = sweeps()
+    assert not good
+    assert "none ever came through" in detail
+    Ledger(site.engine).run(heartbeats.remember, heartbeats.SWEEP)
+    assert sweeps()[0]
+    assert "Last sweep: never" not in typed(site, "status").said

@@ -11,15 +11,15 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
 from relay_billing import BillingClient, migrations
-from relay_billing.publisher import broker_options
+from relay_billing.broker.options import broker_options
 from relay_billing.store.drivers import engine_of
+from tests.fixtures.accounts import given, wallet
 from tests.fixtures.authority import Authority, authority
-from tests.fixtures.books import given, wallet
 from tests.fixtures.brokers import MAKERS, Broker
 from tests.fixtures.databases import empty
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import Site, Spawn
-from worker.flower import lengths
+from worker.patches.flower_pages import lengths
 
 TIMEOUT_S = 60.0
 WEALTH = 1_000

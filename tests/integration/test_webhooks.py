@@ -11,14 +11,15 @@ from typer.testing import CliRunner, Result
 from config.celery import options
 from config.settings import Settings, SettingsError, load
 from relay_billing import BillingClient, Ledger, Policy, SettleJob, migrations
+from relay_billing.flows import webhooks
+from relay_billing.flows.webhooks import Webhook
 from relay_billing.store.drivers import engine_of
-from relay_billing.webhooks import Webhook
-from tasks.delivery import signature
+from tasks.webhook_http import signature
 from tasks.webhooks import webhooks as task
-from tests.fixtures.books import START, Clock, given, states
-from tests.fixtures.couriers import SECRET_OF_THE_PATH, courier, settings
+from tests.fixtures.accounts import START, Clock, given, states
 from tests.fixtures.receiver import SECRET, Receiver
 from tests.fixtures.waiting import until
+from tests.fixtures.webhook_workers import SECRET_OF_THE_PATH, settings, webhook_worker
 from tests.fixtures.workers import Site
 from worker.cli import app
 
@@ -29,7 +30,7 @@ WEALTH = 1_000_000
 @pytest.fixture
 def client(site: Site) -> Iterator[BillingClient]:
     given(site.engine, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
-    policy = Policy(trust_quota=0, webhook_url="https://ops.example/hook")
+    policy = Policy(trust_quota=0, announce=True)
     made = BillingClient(site.database_url, site.broker.url, policy=policy)
     yield made
     made.close()
@@ -41,7 +42,7 @@ def spend(client: BillingClient, request_id: str, quota: int) -> None:
 
 
 def listed(site: Site) -> list[Webhook]:
-    return Ledger(site.engine).webhooks()
+    return Ledger(site.engine).read(webhooks.find)
 
 
 def test_a_receiver_that_is_slow_keeps_no_settle_waiting_and_each_event_comes_once(
@@ -50,10 +51,10 @@ def test_a_receiver_that_is_slow_keeps_no_settle_waiting_and_each_event_comes_on
     receiver.open.clear()
     chosen = settings(receiver)
     site.worker(**chosen)  # type: ignore[arg-type]
-    out = courier(site, **chosen)
+    out = webhook_worker(site, **chosen)
     spend(client, "r1", 600_000)
     until(receiver.begun.is_set, TIMEOUT_S, "the first delivery begun")
-    # The courier now waits for an answer; settles go on.
+    # That worker now waits for an answer; settles go on.
     for number in range(30):
         spend(client, f"s{number}", 100)
     until(lambda: list(states(site.engine).values()) == ["settled"] * 31, TIMEOUT_S, "all sessions settled")
@@ -69,7 +70,7 @@ def test_a_receiver_that_is_slow_keeps_no_settle_waiting_and_each_event_comes_on
 
 
 @pytest.fixture
-def books(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def migrated(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A migrated database, which the settings name, with a wallet that has run low."""
     monkeypatch.setenv("BILLING_DATABASE_URL", empty_url)
     monkeypatch.setenv("BILLING_BROKER_URL", f"filesystem://{tmp_path / 'broker'}")
@@ -83,7 +84,7 @@ def books(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     engine.dispose()
 
 
-class Courier:
+class Sender:
     """The task, run in this process on a ledger whose clock is stepped."""
 
     def __init__(self, engine: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,45 +93,45 @@ class Courier:
         self.clock = Clock()
         chosen = load()
         self.ledger = Ledger(engine, chosen.policy, self.clock)
-        monkeypatch.setattr(type(task.books), "open", lambda _: (self.ledger, chosen))
+        monkeypatch.setattr(type(task.opened), "open", lambda _: (self.ledger, chosen))
 
     def run(self) -> list[tuple[str, int]]:
         """Run the task once; state and attempts of every event afterwards."""
         task.run()
-        return [(each.state, each.attempts) for each in self.ledger.webhooks()]
+        return [(each.state, each.attempts) for each in self.ledger.read(webhooks.find)]
 
 
 @pytest.fixture
-def near(books: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Courier:
-    made = Courier(books, receiver, monkeypatch)
+def sender(migrated: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Sender:
+    made = Sender(migrated, receiver, monkeypatch)
     made.ledger.pre_consume(request_id="r1", user_id=1, token_id=1, quota=600_000)
     return made
 
 
-def test_a_receiver_that_fails_is_tried_again_after_growing_pauses(near: Courier, receiver: Receiver) -> None:
+def test_a_receiver_that_fails_is_tried_again_after_growing_pauses(sender: Sender, receiver: Receiver) -> None:
     receiver.statuses = [500, 503]
-    assert near.run() == [("pending", 1)]
-    assert near.run() == [("pending", 1)]
-    assert near.ledger.webhooks()[0].last_error == "HTTP 500"
-    near.clock.at += 13
-    assert near.run() == [("pending", 2)]
-    near.clock.at += 13
-    assert near.run() == [("pending", 2)]
-    near.clock.at += 13
-    assert near.run() == [("delivered", 3)]
+    assert sender.run() == [("pending", 1)]
+    assert sender.run() == [("pending", 1)]
+    assert sender.ledger.read(webhooks.find)[0].last_error == "HTTP 500"
+    sender.clock.at += 13
+    assert sender.run() == [("pending", 2)]
+    sender.clock.at += 13
+    assert sender.run() == [("pending", 2)]
+    sender.clock.at += 13
+    assert sender.run() == [("delivered", 3)]
     assert len(set(receiver.ids)) == 1
     assert receiver.signed == [True] * 3
 
 
 def test_a_receiver_that_is_down_has_the_event_once_it_is_back(
-    near: Courier, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as away:
-        away.setattr("tasks.delivery._connected", _refused)
-        assert near.run() == [("pending", 1)]
+        away.setattr("tasks.webhook_http._connected", _refused)
+        assert sender.run() == [("pending", 1)]
     assert receiver.bodies == []
-    near.clock.at += 13
-    assert near.run() == [("delivered", 2)]
+    sender.clock.at += 13
+    assert sender.run() == [("delivered", 2)]
     assert receiver.events == ["wallet.low"]
 
 
@@ -139,7 +140,7 @@ def _refused(*_: object) -> None:
 
 
 def test_a_worker_that_dies_between_sending_and_writing_it_down_sends_the_same_event_again(
-    near: Courier, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         """As SIGKILL: nothing of ours runs after it."""
@@ -148,46 +149,46 @@ def test_a_worker_that_dies_between_sending_and_writing_it_down_sends_the_same_e
         raise Killed
 
     with monkeypatch.context() as dying:
-        dying.setattr(Ledger, "close_webhook", killed)
+        dying.setattr(webhooks, "close", killed)
         with pytest.raises(Killed):
             task.run()
-    assert near.run() == [("pending", 1)]
-    near.clock.at += 13
-    assert near.run() == [("delivered", 2)]
+    assert sender.run() == [("pending", 1)]
+    sender.clock.at += 13
+    assert sender.run() == [("delivered", 2)]
     assert len(receiver.ids) == 2
     assert len(set(receiver.ids)) == 1
 
 
-def test_a_run_ends_after_three_failures_and_leaves_the_rest_for_later(near: Courier, receiver: Receiver) -> None:
+def test_a_run_ends_after_three_failures_and_leaves_the_rest_for_later(sender: Sender, receiver: Receiver) -> None:
     for number in range(9):
-        near.ledger.tell_drift([{"what": f"wallet {number}"}], 1)
+        sender.ledger.run(webhooks.announce_drift, [{"what": f"wallet {number}"}], 1)
     receiver.statuses = [500] * 20
-    assert sorted(attempts for _, attempts in near.run()) == [0] * 7 + [1] * 3
+    assert sorted(attempts for _, attempts in sender.run()) == [0] * 7 + [1] * 3
 
 
 def test_no_transaction_is_open_while_an_event_is_sent(
-    near: Courier, receiver: Receiver, books: Engine, monkeypatch: pytest.MonkeyPatch
+    sender: Sender, receiver: Receiver, migrated: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def post(*_: object, **__: object) -> None:
-        assert books.pool.checkedout() == 0, "a connection is in use"  # type: ignore[attr-defined]
+        assert migrated.pool.checkedout() == 0, "a connection is in use"  # type: ignore[attr-defined]
 
     monkeypatch.setattr("tasks.webhooks.post", post)
-    assert near.run() == [("delivered", 1)]
+    assert sender.run() == [("delivered", 1)]
 
 
 def typed(*words: str) -> Result:
     return CliRunner().invoke(app, words)
 
 
-def test_events_are_listed_and_failed_ones_are_tried_again(books: Engine) -> None:
+def test_events_are_listed_and_failed_ones_are_tried_again(migrated: Engine) -> None:
     assert typed("webhooks", "list").stdout == "no webhooks\n"
     clock = Clock()
-    ledger = Ledger(books, Policy(trust_quota=0, webhook_url="https://ops.example/hook"), clock)
+    ledger = Ledger(migrated, Policy(trust_quota=0, announce=True), clock)
     ledger.pre_consume(request_id="r1", user_id=1, token_id=1, quota=600_000)
     ledger.apply([SettleJob("r1", 2_000_000)])
     clock.at = 4 * 86_400
-    low = ledger.claim_webhooks(1)[0]
-    ledger.close_webhook(low, "HTTP 500")
+    low = ledger.run(webhooks.claim, 1)[0]
+    ledger.run(webhooks.close, low, "HTTP 500")
     (failed,) = json.loads(typed("webhooks", "list", "--state", "failed", "--json").stdout)
     assert (failed["event"], failed["last_error"], failed["created_at"]) == ("wallet.low", "HTTP 500", START * 1000)
     shown = typed("webhooks", "list").stdout

@@ -1,4 +1,4 @@
-"""Ten thousand requests through worker, beat and Flower: every number that is told agrees with the database."""
+"""Ten thousand requests through worker, beat and Flower: every number that is shown agrees with the database."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from relay_billing import AsyncBillingClient
-from tests.fixtures.books import given
+from tests.fixtures.accounts import given
 from tests.fixtures.brokers import free_port
 from tests.fixtures.flower import Watched
 from tests.fixtures.scraping import Samples, agree, children, fetched, scraped

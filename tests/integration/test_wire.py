@@ -14,9 +14,9 @@ import redis
 from sqlalchemy import Engine, text
 
 from relay_billing import BillingClient, Ledger, RefundJob, SettleJob
+from relay_billing.broker.publisher import Publisher
 from relay_billing.domain.jobs import QUEUE, Job
-from relay_billing.publisher import Publisher
-from tests.fixtures.books import START, Clock, given, states, wallet
+from tests.fixtures.accounts import START, Clock, given, states, wallet
 from tests.fixtures.brokers import Broker
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import ROOT, Site

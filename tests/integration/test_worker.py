@@ -11,13 +11,13 @@ from kombu import Consumer, Queue
 from sqlalchemy import func, select
 
 from relay_billing import BillingClient, Ledger, SettleJob
-from relay_billing.publisher import broker_options
+from relay_billing.broker.options import broker_options
 from relay_billing.schema import billing_dead_letters, billing_sessions
-from tests.fixtures.books import given, token, wallet
+from tests.fixtures.accounts import given, token, wallet
 from tests.fixtures.brokers import Broker, on
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import CELERY, Site, environment
-from worker.events import Events
+from worker.patches.events import Events
 
 TIMEOUT_S = 40.0
 WEALTH = 1_000_000

@@ -18,7 +18,9 @@ from relay_billing import (
     RefundJob,
     SettleJob,
 )
-from tests.fixtures.books import Clock, given, states, wallet
+from relay_billing.flows import dead_letters
+from relay_billing.flows.dead_letters import Filter
+from tests.fixtures.accounts import Clock, given, states, wallet
 
 WEALTH = 100_000
 
@@ -71,7 +73,10 @@ def test_every_job_of_a_batch_has_its_own_outcome(ledger: Ledger, engine: Engine
     expected = ["applied", "unknown_session", "applied", "conflict", "duplicate", "parked", "applied", "duplicate"]
     assert outcomes == expected
     assert wallet(engine) == WEALTH - 30 - 100
-    assert sorted(letter.reason for letter in ledger.dead_letters()) == ["conflict", "implausible_amount"]
+    assert sorted(letter.reason for letter in ledger.read(dead_letters.find, Filter())) == [
+        "conflict",
+        "implausible_amount",
+    ]
     assert ledger.reconcile() == []
 
 

@@ -1,4 +1,4 @@
-"""Many at once: what is granted never exceeds what was there, and nothing is left over that another could have had."""
+"""Many threads together: never more is granted than was there, and nothing is left that another could have had."""
 
 import random
 from collections import Counter
@@ -11,7 +11,7 @@ from sqlalchemy import Engine, func, select
 
 from relay_billing import BillingError, Ledger, Outcome, Policy, PreConsume, RefundJob, SettleJob
 from relay_billing.schema import billing_ledger
-from tests.fixtures.books import Clock, given, states, token, used, wallet
+from tests.fixtures.accounts import Clock, given, states, token, used, wallet
 from tests.model import DAY
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ def ledger_with(engine: Engine, funds: int, remain: int, allowance: int) -> Ledg
     return Ledger(engine, Policy(trust_quota=0), Clock())
 
 
-def at_once(count: int, call: Callable[[int], T]) -> list[T]:
+def together(count: int, call: Callable[[int], T]) -> list[T]:
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(call, range(count)))
 
@@ -55,7 +55,7 @@ def _grants(ledger: Ledger, preference: str) -> Counter[str]:
             return error.code
         return "granted"
 
-    return Counter(at_once(THREADS, ask))
+    return Counter(together(THREADS, ask))
 
 
 @pytest.mark.parametrize("short", list(SHORT))
@@ -82,7 +82,7 @@ def test_one_request_id_from_32_threads_is_one_session_and_one_movement(postgres
     def ask(_: int) -> int:
         return ledger.pre_consume(request_id="same", user_id=1, token_id=1, quota=EACH).pre_consumed_quota
 
-    assert set(at_once(THREADS, ask)) == {EACH}
+    assert set(together(THREADS, ask)) == {EACH}
     assert used(postgresql) == EACH
     with postgresql.connect() as connection:
         assert connection.execute(select(func.count()).select_from(billing_ledger)).scalar_one() == 2
@@ -99,14 +99,14 @@ def test_batches_that_overlap_in_any_order_are_each_applied_once(postgresql: Eng
         return Counter(ledger.apply([SettleJob(name, 60) for name in order]))
 
     outcomes: Counter[Outcome] = Counter()
-    for answer in at_once(8, settle):
+    for answer in together(8, settle):
         outcomes += answer
     assert outcomes == {Outcome.APPLIED: 200, Outcome.DUPLICATE: 1_400}
     assert wallet(postgresql) == AMPLE - 200 * 60
     assert ledger.reconcile() == []
 
 
-def test_settle_refund_and_expiry_at_once_end_every_session_once(postgresql: Engine) -> None:
+def test_settle_refund_and_expiry_together_end_every_session_once(postgresql: Engine) -> None:
     ledger = ledger_with(postgresql, AMPLE, AMPLE, AMPLE)
     names = [f"r{number}" for number in range(60)]
     ledger.pre_consume_many([PreConsume(name, 1, 1, EACH, preference="wallet_only", hold_ttl=1) for name in names])
@@ -121,19 +121,19 @@ def test_settle_refund_and_expiry_at_once_end_every_session_once(postgresql: Eng
         else:
             late.expire_holds()
 
-    at_once(9, end)
+    together(9, end)
     ended = Counter(states(postgresql).values())
     assert set(ended) <= {"settled", "refunded"}
     assert wallet(postgresql) == AMPLE - 60 * ended["settled"]
     assert ledger.reconcile() == []
 
 
-def test_sweepers_at_once_apply_each_intent_once(postgresql: Engine) -> None:
+def test_sweepers_together_apply_each_intent_once(postgresql: Engine) -> None:
     ledger = ledger_with(postgresql, AMPLE, AMPLE, AMPLE)
     names = [f"r{number}" for number in range(400)]
     ledger.pre_consume_many([PreConsume(name, 1, 1, EACH, preference="wallet_only") for name in names])
     ledger.intend([SettleJob(name, 60) for name in names])
     later = Ledger(postgresql, Policy(trust_quota=0), Clock(DAY))
-    assert sum(at_once(6, lambda _: later.apply_intents())) == 400
+    assert sum(together(6, lambda _: later.apply_intents())) == 400
     assert wallet(postgresql) == AMPLE - 400 * 60
     assert ledger.reconcile() == []

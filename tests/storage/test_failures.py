@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from relay_billing import BillingUnavailable, InvalidRequest, Ledger, Outcome, Policy, SettleJob
 from relay_billing.store.drivers import ATTEMPTS, engine_of
-from tests.fixtures.books import Clock, given, wallet
+from tests.fixtures.accounts import Clock, given, wallet
 from tests.fixtures.brokers import free_port
 
 WEALTH = 10_000
@@ -42,7 +42,7 @@ class LostAnswers:
 
 def test_a_commit_whose_answer_was_lost_is_not_done_twice(postgresql: Engine) -> None:
     given(postgresql, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
-    ledger = Ledger(postgresql, Policy(trust_quota=0), Clock())
+    ledger = Ledger(postgresql, Policy(trust_quota=0), Clock(), fast_paths=False)
     hold(ledger)
     lost = LostAnswers(postgresql, 1)
     assert ledger.reserve("r1", 200).pre_consumed_quota == 200

@@ -10,10 +10,12 @@ from sqlalchemy import ColumnElement, Engine, literal, make_url, select
 from sqlalchemy.exc import DBAPIError
 
 from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob, migrations
+from relay_billing.flows import dead_letters, deliveries
+from relay_billing.flows.dead_letters import Filter
 from relay_billing.schema import billing_sessions, billing_webhooks
 from relay_billing.store.drivers import engine_of
 from relay_billing.store.statements import MUTABLE
-from tests.fixtures.books import START, Clock, given, states, token, used, wallet
+from tests.fixtures.accounts import START, Clock, given, states, token, used, wallet
 from tests.fixtures.databases import empty
 from tests.fixtures.workers import ROOT
 
@@ -164,7 +166,7 @@ def test_sessions_live_their_whole_life_under_the_grants(roles: Roles) -> None:
 
 def test_a_hold_that_crosses_a_threshold_is_told_of_under_the_grants(roles: Roles) -> None:
     accounts(roles.owner)
-    policy = Policy(trust_quota=0, webhook_url="https://hooks.example/", wallet_low_quota=WEALTH - 1)
+    policy = Policy(trust_quota=0, announce=True, wallet_low_quota=WEALTH - 1)
     relay = Ledger(roles.relay, policy, Clock())
     relay.pre_consume(request_id="told", user_id=1, token_id=1, quota=100, preference="wallet_only")
     with roles.owner.connect() as connection:
@@ -178,19 +180,19 @@ def test_workers_keep_house_under_the_grants(roles: Roles) -> None:
     with roles.worker.connect() as connection:
         assert migrations.current(connection) == migrations.head()
     assert ledger.reset_subscriptions() == 1
-    assert ledger.count_delivery("one") == 1
-    ledger.forget_delivery("one")
+    assert ledger.run(deliveries.count, "one") == 1
+    ledger.run(deliveries.forget, "one")
     for number in range(2):
         Ledger(roles.relay, Policy(trust_quota=0), clock).pre_consume(
             request_id=f"old{number}", user_id=1, token_id=1, quota=100
         )
         ledger.apply([SettleJob(f"old{number}", 900_000_000 if number else 80)])
-    letters = ledger.dead_letters()
+    letters = ledger.read(dead_letters.find, Filter())
     assert [each.reason for each in letters] == ["implausible_amount"]
-    assert ledger.write_off(letters[0].id, "not ours").resolved
+    assert ledger.run(dead_letters.write_off, letters[0].id, "not ours").resolved
     clock.at = 100 * DAY_S
     assert ledger.purge(DAY_S) == 2
-    assert ledger.purge_dead_letters(2**50) == 1
+    assert ledger.run_in_batches(dead_letters.purge, 2**50) == 1
     assert ledger.reconcile() == []
 
 

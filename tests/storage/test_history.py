@@ -1,13 +1,14 @@
-"""What the books say of one request, user or token; and that they are asked by index."""
+"""What the database says of one request, user or token; and that they are asked by index."""
 
 import pytest
 from sqlalchemy import Engine, event, insert, text
 
 from relay_billing import InvalidRequest, Ledger, Policy, RefundJob, SettleJob
 from relay_billing.domain.sessions import State
-from relay_billing.history import History, SessionFilter
+from relay_billing.flows import accounts, dead_letters, history, sessions, tokens
+from relay_billing.flows.sessions import SessionFilter
 from relay_billing.schema import billing_ledger, billing_sessions
-from tests.fixtures.books import START, Clock, given
+from tests.fixtures.accounts import START, Clock, given
 
 WEALTH = 1_000_000_000
 HUGE = 600_000_000
@@ -16,7 +17,7 @@ MANY = 20_000
 
 
 @pytest.fixture
-def history(engine: Engine) -> History:
+def ledger(engine: Engine) -> Ledger:
     """User 1 with five sessions, a second apart: settled, refunded, parked, open, and one of a subscription."""
     plan = [{"id": 1, "title": "Pro", "quota_reset_period": "never"}]
     bought = [{"id": 3, "user_id": 1, "plan_id": 1, "amount_total": 1_000, "end_time": START + 9_999}]
@@ -38,20 +39,20 @@ def history(engine: Engine) -> History:
         clock.at = number
         ledger.pre_consume(request_id=name, user_id=1, token_id=1, quota=100 + number, preference=preference)
     ledger.apply([SettleJob("settled", 70), RefundJob("refunded", "upstream_error"), SettleJob("parked", HUGE)])
-    return History(engine)
+    return ledger
 
 
-def test_a_story_has_the_session_its_ledger_rows_and_its_dead_letters(history: History, engine: Engine) -> None:
-    story = history.story("parked")
+def test_a_story_has_the_session_its_ledger_rows_and_its_dead_letters(ledger: Ledger, engine: Engine) -> None:
+    story = ledger.read(history.story, "parked")
     assert story.session is not None
     assert (story.session.parked, story.known) == (True, True)
     assert [(each.account_type, each.amount) for each in story.entries] == [("wallet", -102), ("token", -102)]
     (letter,) = story.letters
-    Ledger(engine, Policy(trust_quota=0), Clock()).write_off(letter.id, "goodwill")
-    after = history.story("parked")
+    Ledger(engine, Policy(trust_quota=0), Clock()).run(dead_letters.write_off, letter.id, "goodwill")
+    after = ledger.read(history.story, "parked")
     assert [each.note for each in after.entries if each.kind == "adjust"] == ["goodwill"]
     assert after.letters[0].resolution == "written_off"
-    assert not history.story("nobody").known
+    assert not ledger.read(history.story, "nobody").known
 
 
 @pytest.mark.parametrize(
@@ -68,35 +69,35 @@ def test_a_story_has_the_session_its_ledger_rows_and_its_dead_letters(history: H
     ],
 )
 def test_sessions_are_found_by_user_token_state_age_and_amount(
-    history: History, chosen: SessionFilter, found: list[str]
+    ledger: Ledger, chosen: SessionFilter, found: list[str]
 ) -> None:
-    assert [each.request_id for each in history.sessions(chosen)] == found
+    assert [each.request_id for each in ledger.read(sessions.find, chosen)] == found
 
 
 @pytest.mark.parametrize("limit", [0, 10_001])
-def test_a_list_is_bounded(history: History, limit: int) -> None:
+def test_a_list_is_bounded(ledger: Ledger, limit: int) -> None:
     with pytest.raises(InvalidRequest, match="limit"):
-        history.sessions(SessionFilter(limit=limit))
+        ledger.read(sessions.find, SessionFilter(limit=limit))
 
 
-def test_a_user_is_shown_with_tokens_subscriptions_holds_and_last_movements(history: History) -> None:
-    found = history.account(1, recent=2)
+def test_a_user_is_shown_with_tokens_subscriptions_holds_and_last_movements(ledger: Ledger) -> None:
+    found = ledger.read(accounts.account, 1, recent=2)
     assert found is not None
     assert (found.username, found.holds, found.held) == ("ada", 2, 205)
     assert [each.request_id for each in found.open_sessions] == ["open", "parked"]
     assert [(each.id, each.plan_title, each.amount_used) for each in found.subscriptions] == [(3, "Pro", 70)]
     assert [each.kind for each in found.movements] == ["refund", "pre_consume"]
-    assert history.account(99) is None
+    assert ledger.read(accounts.account, 99) is None
 
 
-def test_of_a_key_no_more_than_its_beginning_leaves_the_database(history: History, engine: Engine) -> None:
-    found, short = history.token(1), history.token(2)
+def test_of_a_key_no_more_than_its_beginning_leaves_the_database(ledger: Ledger, engine: Engine) -> None:
+    found, short = ledger.read(tokens.token, 1), ledger.read(tokens.token, 2)
     assert found is not None
     assert short is not None
     assert (found.token.key, short.token.key) == ("sk-0***", "***")
     assert (found.token.remain_quota, found.held, found.holds) == (WEALTH - 70 - 205, 205, 2)
     assert short.token.unlimited_quota is True
-    assert history.token(99) is None
+    assert ledger.read(tokens.token, 99) is None
 
 
 def test_stories_and_accounts_never_read_a_whole_table(postgresql: Engine) -> None:
@@ -115,10 +116,10 @@ def test_stories_and_accounts_never_read_a_whole_table(postgresql: Engine) -> No
         connection.execute(text("ANALYZE"))
     asked: list[tuple[str, object]] = []
     event.listen(postgresql, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
-    history = History(postgresql)
-    history.story("r7")
-    history.account(1)
-    history.token(1)
+    ledger = Ledger(postgresql)
+    ledger.read(history.story, "r7")
+    ledger.read(accounts.account, 1)
+    ledger.read(tokens.token, 1)
     plans = []
     with postgresql.connect() as connection:
         for statement, parameters in list(asked):

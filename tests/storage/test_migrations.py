@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Connection, Engine, inspect, text
 from relay_billing import Ledger, Policy, migrations
 from relay_billing.schema import ACCOUNT_TABLES, metadata
 from relay_billing.store.drivers import engine_of
-from tests.fixtures.books import given, wallet
+from tests.fixtures.accounts import given, wallet
 
 OURS = {table for table in metadata.tables if table.startswith("billing_")}
 

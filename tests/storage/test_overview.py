@@ -6,11 +6,12 @@ import pytest
 from sqlalchemy import Engine, Select, func, select, text, update
 from sqlalchemy.sql import Executable
 
-from relay_billing import Ledger, Policy, RefundJob, SettleJob, overview
-from relay_billing.overview import Open
-from relay_billing.reconcile import KEPT_PROOFS
+from relay_billing import Ledger, Policy, RefundJob, SettleJob
+from relay_billing.flows import overview
+from relay_billing.flows.overview import Open
+from relay_billing.flows.reconcile import KEPT_PROOFS
 from relay_billing.schema import billing_reconciliations, users
-from tests.fixtures.books import START, Clock, given
+from tests.fixtures.accounts import START, Clock, given
 
 HUGE = 600_000_000
 START_MS = START * 1000
@@ -83,10 +84,10 @@ def test_only_the_last_proofs_are_kept(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (overview.holds(), "ix_billing_sessions_open"),
-        (overview.intents(), "ix_billing_sessions_waiting"),
-        (overview.dead_letters(), "ix_billing_dead_letters_open"),
-        (overview.last_reconcile(), "pk_billing_reconciliations"),
+        (overview._holds(), "ix_billing_sessions_open"),
+        (overview._intents(), "ix_billing_sessions_waiting"),
+        (overview._dead_letters(), "ix_billing_dead_letters_open"),
+        (overview._last_reconcile(), "pk_billing_reconciliations"),
     ],
     ids=["holds", "intents", "dead letters", "last reconcile"],
 )

@@ -10,11 +10,15 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.pool import NullPool
 
 from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob
-from relay_billing.deadletters import Filter, of_job
+from relay_billing.domain.dead_letters import Letter
+from relay_billing.flows import dead_letters
+from relay_billing.flows.dead_letters import Filter
 from relay_billing.schema import metadata
 from relay_billing.store import statements
-from relay_billing.store.at_once import HOLD, HOLD_ON_WALLET
-from tests.fixtures.books import START, Clock
+from relay_billing.store.fast_hold import HOLD, HOLD_ON_WALLET
+from relay_billing.store.fast_hold_batch import HOLDS
+from relay_billing.store.fast_settle import SETTLES
+from tests.fixtures.accounts import START, Clock
 from tests.fixtures.plans import Plan, Plans, comparable, explaining
 
 BIG = ("billing_sessions", "billing_ledger")
@@ -77,16 +81,27 @@ def _asked(prefix: str, preference: str, count: int = 50) -> list[PreConsume]:
     return [PreConsume(f"{prefix}{number}", number + 1, number + 1, 10, "m", preference) for number in range(count)]
 
 
-def _hold_and_settle(on: Watched) -> None:
+def _hold_and_settle(on: Watched, *, fast_paths: bool = False) -> None:
+    ledger = Ledger(on.engine, on.ledger.policy, on.clock, fast_paths=fast_paths)
     for preference in ("wallet_only", "subscription_first"):
-        asked = _asked(preference, preference)
+        asked = _asked(f"{fast_paths}-{preference}", preference)
+        ledger.pre_consume_many(asked)
+        ledger.reserve(asked[0].request_id, 20)
+        ledger.intend([SettleJob(each.request_id, 7) for each in asked])
+        ledger.apply([SettleJob(each.request_id, 7) for each in asked])
+
+
+def _hold_and_settle_fast(on: Watched) -> None:
+    """More often than PostgreSQL plans a statement anew, in batches of several sizes."""
+    for number in range(KEPT_AFTER):
+        size = (2, 50, 200)[number % 3]
+        asked = _asked(f"fast{number}-", "wallet_only", size)
         on.ledger.pre_consume_many(asked)
-        on.ledger.reserve(asked[0].request_id, 20)
-        on.ledger.intend([SettleJob(each.request_id, 7) for each in asked])
-        on.ledger.apply([SettleJob(each.request_id, 7) for each in asked])
+        on.ledger.apply([(SettleJob(each.request_id, 7), RefundJob(each.request_id))[number % 2] for each in asked])
+    _hold_and_settle(on, fast_paths=True)
 
 
-def _hold_at_once(on: Watched) -> None:
+def _fast_hold(on: Watched) -> None:
     for preference in ("wallet_only", "subscription_first"):
         on.ledger.pre_consume_many(_asked(f"one-{preference}", preference, 1))
         on.ledger.apply([RefundJob(f"one-{preference}0")])
@@ -103,11 +118,11 @@ def _sweeps(on: Watched) -> None:
 
 
 def _dead_letters(on: Watched) -> None:
-    on.ledger.bury([of_job(SettleJob("old1", 7), "account_missing", "")])
-    for letter in on.ledger.dead_letters(Filter(user_id=None, before_ms=START * 2_000)):
-        on.ledger.replay(letter.id)
-        on.ledger.write_off(letter.id, "a test")
-    on.ledger.purge_dead_letters(0)
+    on.ledger.run(dead_letters.keep, [Letter.of_poison(SettleJob("old1", 7), 3, None)])
+    for letter in on.ledger.read(dead_letters.find, Filter(user_id=None, before_ms=START * 2_000)):
+        on.ledger.run(dead_letters.replay, letter.id)
+        on.ledger.run(dead_letters.write_off, letter.id, "a test")
+    on.ledger.run_in_batches(dead_letters.purge, 0)
 
 
 def _purge_nothing(on: Watched) -> None:
@@ -118,12 +133,15 @@ def _prove_the_last_hour(on: Watched) -> None:
     on.ledger.reconcile(since_ms=(START - 3_600) * 1000)
 
 
+KEPT_AFTER = 24
+"""Calls by which psycopg has prepared a statement, at its fifth, and PostgreSQL, after five more, keeps a plan."""
 FRAGMENTS = ("PLANS",)
 """Statements that others are made of."""
 
 CASES: dict[str, Callable[[Watched], None]] = {
     "holds, reserves, intents and settles in batches": _hold_and_settle,
-    "holds at once, and refunds": _hold_at_once,
+    "holds, settles and refunds of whole batches in one statement": _hold_and_settle_fast,
+    "takes a fast hold, and refunds": _fast_hold,
     "sweeps and the overview": _sweeps,
     "dead letters": _dead_letters,
     "a purge that finds nothing": _purge_nothing,
@@ -167,7 +185,8 @@ def _beginning(statement: Select[Any] | Insert | Update) -> str:
 
 def test_every_hot_statement_is_among_those_that_were_looked_at(big: Watched) -> None:
     _hold_and_settle(big)
-    _hold_at_once(big)
+    _hold_and_settle(big, fast_paths=True)
+    _fast_hold(big)
     seen = {plan.statement for plan in big.plans.seen()}
     hot = {
         name: _beginning(each)
@@ -175,4 +194,5 @@ def test_every_hot_statement_is_among_those_that_were_looked_at(big: Watched) ->
         if isinstance(each, Select | Insert | Update) and not name.startswith("_") and name not in FRAGMENTS
     }
     hot |= {"HOLD": comparable(HOLD), "HOLD_ON_WALLET": comparable(HOLD_ON_WALLET)}
+    hot |= {"HOLDS": comparable(HOLDS), "SETTLES": comparable(SETTLES)}
     assert [name for name, begins in hot.items() if not any(each.startswith(begins) for each in seen)] == []

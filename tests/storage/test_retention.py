@@ -7,7 +7,7 @@ from sqlalchemy import Engine, func, select, update
 
 from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob
 from relay_billing.schema import billing_ledger, billing_sessions, users
-from tests.fixtures.books import Clock, given, states, wallet
+from tests.fixtures.accounts import Clock, given, states, wallet
 
 DAY_S = 86_400
 WEALTH = 10_000_000
@@ -100,7 +100,7 @@ def test_what_waits_for_somebody_stays(engine: Engine) -> None:
     assert ledger.reconcile() == []
 
 
-def test_purges_at_once_and_beside_new_work_lose_nothing(postgresql: Engine) -> None:
+def test_purges_together_and_beside_new_work_lose_nothing(postgresql: Engine) -> None:
     given(postgresql, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
     clock = Clock()
     ledger = Ledger(postgresql, Policy(trust_quota=0), clock)

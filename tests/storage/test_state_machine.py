@@ -1,21 +1,22 @@
 """Random lives of sessions on each database, against the small model."""
 
-from dataclasses import replace
 from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, func, select
 
 from relay_billing import BillingError, Ledger, Policy, PreConsume, RefundJob, SettleJob
-from relay_billing.domain.policy import HoldExpiry, SubscriptionOverflow
-from relay_billing.schema import metadata, tokens, user_subscriptions
-from tests.fixtures.books import START, Clock, given, states, token, wallet
-from tests.model import DAY, Model, Sub
+from relay_billing.domain.choices import HoldExpiry, SubscriptionOverflow
+from relay_billing.schema import billing_ledger, metadata, tokens, user_subscriptions
+from tests.fixtures.accounts import START, Clock, given, states, token, wallet
+from tests.fixtures.names import LONGEST, NASTY
+from tests.model import DAY, Hold, Model, Sub
 
-NAMES = st.sampled_from(["a", "b", "c", "d", "e"])
+NAMES = st.sampled_from(["a", "forfeit:a", *NASTY[:4], NASTY[5], LONGEST])
+REFERENCES = st.sampled_from(["payment-1", "opening", "forfeit:a"])
 AMOUNTS = st.integers(0, 900)
 PREFERENCES = st.sampled_from(["wallet_first", "wallet_only", "subscription_first", "subscription_only"])
 JOBS = st.one_of(
@@ -28,7 +29,7 @@ class Lives(RuleBasedStateMachine):
     """One user's sessions; `engine` is put in by the test."""
 
     engine: ClassVar[Engine]
-    at_once: ClassVar[bool]
+    fast_paths: ClassVar[bool]
 
     @initialize(
         funds=st.integers(-10, 3_000),
@@ -76,10 +77,7 @@ class Lives(RuleBasedStateMachine):
             max_settle_quota=limit,
             intent_grace=0,
         )
-        self.ledger = Ledger(self.engine, policy, self.clock)
-        if not self.at_once:
-            cases = self.ledger._cases
-            self.ledger._cases = replace(cases, dialect=replace(cases.dialect, hold_at_once=None))
+        self.ledger = Ledger(self.engine, policy, self.clock, fast_paths=self.fast_paths)
 
     @rule(name=NAMES, quota=AMOUNTS, preference=PREFERENCES, playground=st.booleans(), force=st.booleans())
     def pre_consume(self, name: str, quota: int, preference: str, playground: bool, force: bool) -> None:
@@ -87,6 +85,15 @@ class Lives(RuleBasedStateMachine):
         request = PreConsume(name, 1, None if playground else 1, quota, "m", preference, playground, force)
         (answer,) = self.ledger.pre_consume_many([request])
         assert _word(answer) == expected
+
+    @rule(asked=st.lists(st.tuples(NAMES, AMOUNTS, PREFERENCES, st.booleans(), st.booleans()), min_size=2, max_size=6))
+    def pre_consume_many(self, asked: list[tuple[str, int, str, bool, bool]]) -> None:
+        expected = [self.model.pre_consume(*each) for each in asked]
+        requests = [
+            PreConsume(name, 1, None if playground else 1, quota, "m", preference, playground, force)
+            for name, quota, preference, playground, force in asked
+        ]
+        assert [_word(answer) for answer in self.ledger.pre_consume_many(requests)] == expected
 
     @rule(name=NAMES, goal=AMOUNTS)
     def reserve(self, name: str, goal: int) -> None:
@@ -125,6 +132,20 @@ class Lives(RuleBasedStateMachine):
         self.model.reset()
         self.ledger.reset_subscriptions()
 
+    @rule(reference=REFERENCES, quota=st.integers(1, 3))
+    def top_up(self, reference: str, quota: int) -> None:
+        expected = self.model.top_up(reference, quota)
+        try:
+            self.ledger.top_up(user_id=1, quota=quota, reference=reference)
+            found = "ok"
+        except BillingError as error:
+            found = error.code
+        assert found == expected
+
+    @rule(retention_s=st.sampled_from([1, 1_800, 2 * DAY]))
+    def purge(self, retention_s: int) -> None:
+        assert self.ledger.purge(retention_s) == self.model.purge(retention_s)
+
     @rule(seconds=st.sampled_from([1, 1_800, 3_601, DAY, 3 * DAY, 14 * DAY]))
     def step_the_clock(self, seconds: int) -> None:
         self.clock.at += seconds
@@ -149,6 +170,23 @@ class Lives(RuleBasedStateMachine):
             rows = {row[0]: tuple(row)[1:] for row in connection.execute(select(*columns))}
         assert rows == {of: (sub.used, sub.last, sub.next, sub.status) for of, sub in self.model.subs.items()}
         assert self.ledger.reconcile() == []
+        assert self._moved() == {name: _owed(each) for name, each in self.model.sessions.items() if _owed(each)}
+
+    def _moved(self) -> dict[str, int]:
+        """What each session has taken from its funding, counted apart from `reconcile`."""
+        c = billing_ledger.c
+        kinds = ("pre_consume", "reserve", "settle", "refund", "expire")
+        sums = (
+            select(c.request_id, -func.sum(c.amount))
+            .where(c.kind.in_(kinds), c.account_type != "token")
+            .group_by(c.request_id)
+        )
+        with self.engine.connect() as connection:
+            return {name: int(total) for name, total in connection.execute(sums) if total}
+
+
+def _owed(session: Hold) -> int:
+    return {"preconsumed": session.held, "settled": session.actual}.get(session.state, 0)
 
 
 def _word(answer: object) -> str:
@@ -162,9 +200,11 @@ def _judged(model: Model, job: SettleJob | RefundJob) -> str:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "general path"])
-def test_whatever_happens_the_books_are_the_models(engine: Engine, at_once: bool, pytestconfig: pytest.Config) -> None:
-    machine = type("LivesOnThis", (Lives,), {"engine": engine, "at_once": at_once})
+@pytest.mark.parametrize("fast_paths", [True, False], ids=["fast paths", "general path"])
+def test_whatever_happens_the_books_are_the_models(
+    engine: Engine, fast_paths: bool, pytestconfig: pytest.Config
+) -> None:
+    machine = type("LivesOnThis", (Lives,), {"engine": engine, "fast_paths": fast_paths})
     run_state_machine_as_test(
         machine,
         settings=settings(

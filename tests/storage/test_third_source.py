@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import Engine
 
 from relay_billing import InsufficientUserQuota, Ledger, Outcome, Policy, RefundJob, SettleJob
-from relay_billing.domain.funding import FUNDING, FundingSource
-from tests.fixtures.books import Clock, given, token, wallet
+from relay_billing.domain.funding import FundingSource
+from relay_billing.domain.sources import FUNDING
+from tests.fixtures.accounts import Clock, given, token, wallet
 from tests.fixtures.credit import CreditFunding
 
 SOURCES: tuple[FundingSource, ...] = (*FUNDING, CreditFunding())

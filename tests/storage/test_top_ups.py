@@ -1,4 +1,4 @@
-"""Money comes in once for each reference, whatever comes at once."""
+"""Money comes in once for each reference, however many come together."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Engine
 
 from relay_billing import BillingError, IdempotencyConflict, InvalidRequest, Ledger, Policy, QueryDataError, SettleJob
-from relay_billing.domain.topups import MAX_WALLET, ToppedUp
-from tests.fixtures.books import Clock, given, wallet
+from relay_billing.domain.top_ups import MAX_WALLET, ToppedUp
+from tests.fixtures.accounts import Clock, given, wallet
 
 CALLERS = 16
 DAY_S = 86_400
@@ -56,7 +56,7 @@ def test_what_can_not_be_moves_nothing_and_says_why(
     assert [wallet(engine, each) for each in (1, 2, 3)] == [60, 0, MAX_WALLET - 10]
 
 
-def test_one_of_many_at_once_with_one_reference_counts_though_they_name_two_users(
+def test_one_of_many_together_with_one_reference_counts_though_they_name_two_users(
     ledger: Ledger, engine: Engine
 ) -> None:
     def top_up(number: int) -> ToppedUp | IdempotencyConflict:

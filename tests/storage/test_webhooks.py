@@ -1,4 +1,4 @@
-"""Events, noted by the transaction that they tell of, on every database."""
+"""Events, announced by the transaction that they report, on every database."""
 
 import json
 import re
@@ -8,14 +8,17 @@ from dataclasses import asdict
 import pytest
 from sqlalchemy import Engine, func, select
 
-from relay_billing import InsufficientUserQuota, InvalidRequest, Ledger, Policy, RefundJob, SettleJob, deadletters
-from relay_billing.domain.events import MAX_AGE_S, MAX_ATTEMPTS
-from relay_billing.reconcile import Drift
+from relay_billing import InsufficientUserQuota, InvalidRequest, Ledger, Policy, RefundJob, SettleJob
+from relay_billing.domain.dead_letters import Letter
+from relay_billing.domain.sending import MAX_AGE_S, MAX_ATTEMPTS
+from relay_billing.flows import dead_letters, webhooks
+from relay_billing.flows.dead_letters import Filter
+from relay_billing.flows.reconcile import Drift
 from relay_billing.schema import billing_webhooks
-from tests.fixtures.books import START, Clock, given
+from tests.fixtures.accounts import START, Clock, given
 from tests.fixtures.receiver import PAGE
 
-POLICY = Policy(trust_quota=0, webhook_url="https://ops.example/hook", wallet_low_quota=500)
+POLICY = Policy(trust_quota=0, announce=True, wallet_low_quota=500)
 HUGE = 600_000_000
 
 
@@ -50,7 +53,7 @@ def hold(ledger: Ledger, request_id: str, quota: int, user_id: int = 1) -> None:
 
 
 def told(ledger: Ledger) -> list[str]:
-    return [each.event for each in ledger.webhooks()]
+    return [each.event for each in ledger.read(webhooks.find)]
 
 
 def test_a_crossing_is_told_once_however_often_its_job_comes(ledger: Ledger) -> None:
@@ -70,7 +73,7 @@ def test_holds_are_told_and_a_way_up_arms_the_event_again(ledger: Ledger) -> Non
     ledger.apply([RefundJob("r1")])
     hold(ledger, "r2", 600)
     assert told(ledger) == ["wallet.low", "wallet.low"]
-    assert len({each.event_id for each in ledger.webhooks()}) == 2
+    assert len({each.event_id for each in ledger.read(webhooks.find)}) == 2
 
 
 def test_what_is_refused_is_not_told(ledger: Ledger) -> None:
@@ -82,7 +85,7 @@ def test_what_is_refused_is_not_told(ledger: Ledger) -> None:
 def test_a_subscription_is_told(ledger: Ledger) -> None:
     hold(ledger, "r1", 100, user_id=2)
     ledger.apply([SettleJob("r1", 950)])
-    (only,) = ledger.webhooks()
+    (only,) = ledger.read(webhooks.find)
     assert only.event == "subscription.low"
     assert json.loads(only.body)["data"]["left"] == 50
 
@@ -100,7 +103,7 @@ def test_a_dead_letter_is_told_when_it_is_made_and_when_it_is_open_again(ledger:
     for _ in range(3):
         ledger.apply([SettleJob("r1", HUGE)])
     assert told(ledger) == ["dead_letter.created"]
-    body = json.loads(ledger.webhooks()[0].body)
+    body = json.loads(ledger.read(webhooks.find)[0].body)
     assert body["data"] == {
         "task": "billing.settle",
         "request_id": "r1",
@@ -108,25 +111,25 @@ def test_a_dead_letter_is_told_when_it_is_made_and_when_it_is_open_again(ledger:
         "reason": "implausible_amount",
         "quota": HUGE,
     }
-    (letter,) = ledger.dead_letters()
-    ledger.write_off(letter.id, "goodwill")
+    (letter,) = ledger.read(dead_letters.find, Filter())
+    ledger.run(dead_letters.write_off, letter.id, "goodwill")
     ledger.apply([SettleJob("r1", HUGE)])
     # Refunded meanwhile: another reason, so another letter.
     assert told(ledger) == ["dead_letter.created", "dead_letter.created"]
 
 
 def test_buried_messages_are_told_once(ledger: Ledger) -> None:
-    letter = deadletters.of_message("billing.settle", {"jobs": []}, deadletters.INVALID_MESSAGE, "empty")
-    ledger.bury([letter, letter])
-    ledger.bury([letter])
+    letter = Letter.of_message("billing.settle", {"jobs": []}, "empty")
+    ledger.run(dead_letters.keep, [letter, letter])
+    ledger.run(dead_letters.keep, [letter])
     assert told(ledger) == ["dead_letter.created"]
 
 
 def test_drift_is_told_once_for_the_same_findings(ledger: Ledger) -> None:
     findings = [asdict(Drift("wallet", "1", 500, 499))]
-    ledger.tell_drift(findings, 1)
-    ledger.tell_drift(findings, 1)
-    ledger.tell_drift(findings, 2)
+    ledger.run(webhooks.announce_drift, findings, 1)
+    ledger.run(webhooks.announce_drift, findings, 1)
+    ledger.run(webhooks.announce_drift, findings, 2)
     assert told(ledger) == ["reconcile.drift", "reconcile.drift"]
 
 
@@ -136,71 +139,71 @@ def test_nothing_is_written_without_a_url(ledger: Ledger, engine: Engine) -> Non
     silent.apply([SettleJob("r1", 2_000)])
     hold(silent, "r2", 10, user_id=2)
     silent.apply([SettleJob("r2", HUGE)])
-    silent.tell_drift([{"what": "wallet"}], 1)
+    silent.run(webhooks.announce_drift, [{"what": "wallet"}], 1)
     with engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(billing_webhooks)).scalar_one() == 0
 
 
 def test_an_event_that_was_claimed_and_never_closed_is_due_again_with_the_same_id(ledger: Ledger, clock: Clock) -> None:
     hold(ledger, "r1", 600)
-    (first,) = ledger.claim_webhooks(10)
-    assert ledger.claim_webhooks(10) == []
+    (first,) = ledger.run(webhooks.claim, 10)
+    assert ledger.run(webhooks.claim, 10) == []
     clock.at = 15
-    (again,) = ledger.claim_webhooks(10)
+    (again,) = ledger.run(webhooks.claim, 10)
     assert (again.event_id, again.body, again.attempts) == (first.event_id, first.body, 2)
-    assert ledger.close_webhook(again, None) == "delivered"
+    assert ledger.run(webhooks.close, again, None) == "delivered"
     # The first sender comes late with its failure: what was delivered stays delivered.
-    ledger.close_webhook(first, "HTTP 500")
-    assert [(each.state, each.last_error) for each in ledger.webhooks()] == [("delivered", None)]
+    ledger.run(webhooks.close, first, "HTTP 500")
+    assert [(each.state, each.last_error) for each in ledger.read(webhooks.find)] == [("delivered", None)]
 
 
-def test_many_couriers_at_once_claim_each_event_once(postgresql: Engine) -> None:
+def test_many_senders_together_claim_each_event_once(postgresql: Engine) -> None:
     ledger = Ledger(postgresql, POLICY, Clock())
     for number in range(60):
-        ledger.tell_drift([{"what": f"wallet {number}"}], 1)
+        ledger.run(webhooks.announce_drift, [{"what": f"wallet {number}"}], 1)
     with ThreadPoolExecutor(8) as pool:
-        claimed = [each.id for batch in pool.map(lambda _: ledger.claim_webhooks(1), range(80)) for each in batch]
-    left = [each.id for each in ledger.claim_webhooks(500)]
-    assert sorted(claimed + left) == [each.id for each in ledger.webhooks()]
+        claimed = [each.id for batch in pool.map(lambda _: ledger.run(webhooks.claim, 1), range(80)) for each in batch]
+    left = [each.id for each in ledger.run(webhooks.claim, 500)]
+    assert sorted(claimed + left) == [each.id for each in ledger.read(webhooks.find)]
 
 
 def test_attempts_are_bounded_then_it_is_failed_listed_and_tried_again(ledger: Ledger, clock: Clock) -> None:
     hold(ledger, "r1", 600)
     states = []
     for _ in range(MAX_ATTEMPTS):
-        (claimed,) = ledger.claim_webhooks(1)
-        states.append(ledger.close_webhook(claimed, "HTTP 500" + "x" * 500))
+        (claimed,) = ledger.run(webhooks.claim, 1)
+        states.append(ledger.run(webhooks.close, claimed, "HTTP 500" + "x" * 500))
         clock.at = claimed.next_at / 1000 - START
     assert states == ["pending"] * (MAX_ATTEMPTS - 1) + ["failed"]
-    (failed,) = ledger.webhooks("failed")
+    (failed,) = ledger.read(webhooks.find, "failed")
     assert failed.last_error is not None
     assert len(failed.last_error) == 255
-    assert ledger.claim_webhooks(1) == []
-    assert ledger.retry_webhooks([failed.id, 999]) == [failed.id]
-    assert ledger.retry_webhooks([failed.id]) == []
-    (again,) = ledger.claim_webhooks(1)
+    assert ledger.run(webhooks.claim, 1) == []
+    assert ledger.run(webhooks.retry, [failed.id, 999]) == [failed.id]
+    assert ledger.run(webhooks.retry, [failed.id]) == []
+    (again,) = ledger.run(webhooks.claim, 1)
     assert (again.event_id, again.attempts) == (failed.event_id, 1)
 
 
 def test_an_event_that_is_too_old_is_given_up(ledger: Ledger, clock: Clock) -> None:
     hold(ledger, "r1", 600)
     clock.at = MAX_AGE_S + 1
-    (claimed,) = ledger.claim_webhooks(1)
-    assert ledger.close_webhook(claimed, "HTTP 500") == "failed"
+    (claimed,) = ledger.run(webhooks.claim, 1)
+    assert ledger.run(webhooks.close, claimed, "HTTP 500") == "failed"
 
 
 def test_only_what_is_closed_is_purged(ledger: Ledger, clock: Clock) -> None:
     hold(ledger, "r1", 600)
     ledger.apply([SettleJob("r1", 1_000)])
-    (low, *_) = ledger.claim_webhooks(10)
-    ledger.close_webhook(low, None)
-    assert ledger.purge_webhooks((START + 10) * 1000) == 1
+    (low, *_) = ledger.run(webhooks.claim, 10)
+    ledger.run(webhooks.close, low, None)
+    assert ledger.run_in_batches(webhooks.purge, (START + 10) * 1000) == 1
     assert told(ledger) == ["wallet.exhausted"]
 
 
 def test_a_state_that_there_is_not_is_refused(ledger: Ledger) -> None:
     with pytest.raises(InvalidRequest, match="pending, delivered, failed"):
-        ledger.webhooks("sent")
+        ledger.read(webhooks.find, "sent")
 
 
 def test_the_documented_payloads_are_those_that_are_written(ledger: Ledger) -> None:
@@ -212,8 +215,8 @@ def test_the_documented_payloads_are_those_that_are_written(ledger: Ledger) -> N
     hold(ledger, "r2", 10, user_id=2)
     ledger.apply([SettleJob("r2", HUGE)])
     ledger.apply([SettleJob("r2", 950)])
-    ledger.tell_drift([asdict(Drift("wallet", "1", 500, 499))], 1)
-    written = {each.event: json.loads(each.body) for each in ledger.webhooks()}
+    ledger.run(webhooks.announce_drift, [asdict(Drift("wallet", "1", 500, 499))], 1)
+    written = {each.event: json.loads(each.body) for each in ledger.read(webhooks.find)}
     assert set(written) == set(documented)
     for name, body in written.items():
         page = documented[name]

@@ -8,11 +8,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from relay_billing.history import MAX_ROWS, RECENT, Account, Allowance, Key
-from worker import startup
+from relay_billing.flows import accounts
+from relay_billing.flows import tokens as token_flow
+from relay_billing.flows.accounts import Account, Allowance
+from relay_billing.flows.history import MAX_ROWS
+from relay_billing.flows.recent import RECENT
+from relay_billing.flows.tokens import Key
 from worker.cli import shown
 from worker.cli.amounts import quota_of
-from worker.cli.opening import Json, amount, history, ledger, shown_time
+from worker.cli.ledger import open_ledger
+from worker.cli.options import Json
+from worker.refusal import Refusal
+from worker.words import amount, shown_time
 
 users = typer.Typer(help="Wallets with their tokens, subscriptions and holds.", no_args_is_help=True)
 tokens = typer.Typer(help="API keys' own limits.", no_args_is_help=True)
@@ -29,10 +36,10 @@ def show_user(
 
     Example: python -m worker users show 42
     """
-    with history() as books:
-        found = books.account(user_id, recent)
+    with open_ledger() as ledger:
+        found = ledger.read(accounts.account, user_id, recent)
     if found is None:
-        raise startup.Refusal(f"there is no user {user_id}")
+        raise Refusal(f"there is no user {user_id}")
     if as_json:
         print(json.dumps(asdict(found)))
         return
@@ -84,10 +91,10 @@ def show_token(
 
     Example: python -m worker tokens show 7
     """
-    with history() as books:
-        found = books.token(token_id, recent)
+    with open_ledger() as ledger:
+        found = ledger.read(token_flow.token, token_id, recent)
     if found is None:
-        raise startup.Refusal(f"there is no token {token_id}")
+        raise Refusal(f"there is no token {token_id}")
     if as_json:
         print(json.dumps(asdict(found)))
         return
@@ -108,13 +115,13 @@ def top_up(
     note: Annotated[str | None, typer.Option(help="Why, for the ledger: at most 255 characters.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Put money into a wallet, once for each reference: safe to repeat. Exits 2 when the reference was of another one.
+    """Put money into a wallet, once for each reference: safe to repeat. Exits 2 when the reference belongs to another.
 
     Example: python -m worker top-up 42 5usd --reference invoice-2026-0815
     """
     asked = quota_of("AMOUNT", quota, least=1)
-    with ledger() as books:
-        done = books.top_up(user_id=user_id, quota=asked, reference=reference, note=note)
+    with open_ledger() as ledger:
+        done = ledger.top_up(user_id=user_id, quota=asked, reference=reference, note=note)
     if as_json:
         print(json.dumps(asdict(done)))
         return

@@ -3,7 +3,7 @@
 import re
 
 from relay_billing.domain.money import MAX_QUOTA, QUOTA_PER_UNIT
-from worker import startup
+from worker.refusal import Refusal
 
 _QUOTA = re.compile(r"[0-9]{1,16}")
 _DOLLARS = re.compile(r"(?:\$([0-9]{1,11})(?:\.([0-9]{1,6}))?)|(?:([0-9]{1,11})(?:\.([0-9]{1,6}))?(?:\$|usd))", re.I)
@@ -20,11 +20,11 @@ def quota_of(field: str, words: str, least: int = 0) -> int:
         micro = int(whole) * _MICRO + int(part.ljust(6, "0"))
         quota, rest = divmod(micro, _MICRO_PER_QUOTA)
         if rest:
-            raise startup.Refusal(f"{field}: {words!r} is no whole number of quota: one is $0.{_MICRO_PER_QUOTA:06d}")
+            raise Refusal(f"{field}: {words!r} is no whole number of quota: one is $0.{_MICRO_PER_QUOTA:06d}")
     elif _QUOTA.fullmatch(given):
         quota = int(given)
     else:
-        raise startup.Refusal(f"{field}: must be quota like 250000, or dollars like 5usd or $5.25, got {words!r}")
+        raise Refusal(f"{field}: must be quota like 250000, or dollars like 5usd or $5.25, got {words!r}")
     if not least <= quota <= MAX_QUOTA:
-        raise startup.Refusal(f"{field}: must be between {least} and {MAX_QUOTA} quota, got {quota}")
+        raise Refusal(f"{field}: must be between {least} and {MAX_QUOTA} quota, got {quota}")
     return quota

@@ -5,17 +5,18 @@ import json
 import typer
 from rich.console import Console
 
-from config.settings import SettingsError, load, sources
+from config.settings import Settings, SettingsError, load
 from worker import startup
-from worker.cli.opening import Json
+from worker.cli.options import Json
 from worker.cli.shown import table_of
 from worker.masking import masked
+from worker.refusal import Refusal
 
 app = typer.Typer(help="The settings in use.", no_args_is_help=True)
 
 
 def _shown(value: object, secrets: frozenset[str]) -> object:
-    """As people may see it. What is secret as a whole is a SecretStr, and comes masked already."""
+    """The value with passwords masked; a SecretStr is masked already."""
     return masked(value, secrets) if isinstance(value, str) else value
 
 
@@ -31,9 +32,9 @@ def show(as_json: Json = False) -> None:
     Example: BILLING_HOLD_TTL=600 python -m worker config show
     """
     try:
-        loaded, origins = load(), sources()
+        loaded, origins = load(), Settings.sources()
     except SettingsError as error:
-        raise startup.Refusal(str(error)) from None
+        raise Refusal(str(error)) from None
     values = loaded.model_dump(mode="json")
     secrets = startup.secrets(loaded)
     rows = {f"BILLING_{name.upper()}": (_shown(value, secrets), origins[name]) for name, value in values.items()}

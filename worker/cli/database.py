@@ -5,9 +5,13 @@ import json
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay_billing import migrations
+from relay_billing.store.allowance import lengthened
 from relay_billing.store.drivers import engine_of, shown
+from relay_billing.store.failures import cause_of
+from relay_billing.store.waits import MIGRATION_TIMEOUT_S
 from worker import startup
-from worker.cli.opening import Json
+from worker.cli.options import Json
+from worker.refusal import Refusal
 
 
 def migrate(as_json: Json = False) -> None:
@@ -19,12 +23,11 @@ def migrate(as_json: Json = False) -> None:
     engine = engine_of(settings.database_url)
     name = shown(settings.database_url)
     try:
-        with engine.begin() as connection:
+        with engine.begin() as connection, lengthened(connection, MIGRATION_TIMEOUT_S):
             before = migrations.current(connection)
             migrations.upgrade(connection)
     except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", error)).strip().split("\n")[0]
-        raise startup.Refusal(f"{name} (BILLING_DATABASE_URL) could not be migrated: {cause}") from None
+        raise Refusal(f"{name} (BILLING_DATABASE_URL) could not be migrated: {cause_of(error)}") from None
     finally:
         engine.dispose()
     if as_json:

@@ -11,17 +11,21 @@ from rich.console import Console
 from rich.table import Table
 
 from relay_billing import Ledger
-from relay_billing.deadletters import DeadLetter, Filter, Resolution
-from worker import startup
+from relay_billing.flows import dead_letters
+from relay_billing.flows.dead_letters import Filter, KeptLetter, Resolution
 from worker.cli.amounts import quota_of
-from worker.cli.opening import Json, Yes, amount, ask, ledger, moment_ms, shown_time
+from worker.cli.ledger import open_ledger
+from worker.cli.options import Json, Yes, ask
+from worker.cli.times import moment_ms
+from worker.refusal import Refusal
+from worker.words import amount, shown_time
 
 app = typer.Typer(help="Jobs that could not be applied: list, show, replay, write off, purge.", no_args_is_help=True)
 
 Ids = Annotated[list[int], typer.Argument(help="Ids, as `list` shows them.", min=1)]
 
 
-def _table(letters: list[DeadLetter]) -> Table:
+def _table(letters: list[KeptLetter]) -> Table:
     table = Table(title="Dead letters", box=box.SIMPLE_HEAD)
     for column in ("id", "since (UTC)", "reason", "task", "request", "user", "state"):
         table.add_column(column, overflow="fold", no_wrap=column in ("id", "reason", "state"))
@@ -41,7 +45,7 @@ def _table(letters: list[DeadLetter]) -> Table:
 
 
 @app.command("list")
-def list_letters(
+def _list_letters(
     reason: Annotated[str | None, typer.Option(help="Only this reason, `conflict` for example.")] = None,
     user: Annotated[int | None, typer.Option(help="Only this user's.", min=1)] = None,
     older_than: Annotated[str | None, typer.Option(help="Only letters older than 30m, 12h, 7d or a date.")] = None,
@@ -62,8 +66,8 @@ def list_letters(
         resolved=None if all_states else False,
         limit=limit,
     )
-    with ledger() as books:
-        letters = books.dead_letters(chosen)
+    with open_ledger() as ledger:
+        letters = ledger.read(dead_letters.find, chosen)
     if as_json:
         print(json.dumps([asdict(each) for each in letters]))
     elif letters:
@@ -73,16 +77,16 @@ def list_letters(
         print("no dead letters")
 
 
-@app.command()
-def show(letter_id: Annotated[int, typer.Argument(metavar="ID", min=1)], as_json: Json = False) -> None:
+@app.command("show")
+def _show(letter_id: Annotated[int, typer.Argument(metavar="ID", min=1)], as_json: Json = False) -> None:
     """Show one dead letter whole. Exits 2 when there is none with this id.
 
     Example: python -m worker dead-letters show 7
     """
-    with ledger() as books:
-        found = books.dead_letters(Filter(ids=(letter_id,), resolved=None))
+    with open_ledger() as ledger:
+        found = ledger.read(dead_letters.find, Filter(ids=(letter_id,), resolved=None))
     if not found:
-        raise startup.Refusal(f"there is no dead letter {letter_id}")
+        raise Refusal(f"there is no dead letter {letter_id}")
     values = asdict(found[0])
     if as_json:
         print(json.dumps(values))
@@ -95,8 +99,8 @@ def show(letter_id: Annotated[int, typer.Argument(metavar="ID", min=1)], as_json
 
 
 def _each(ids: list[int], act: Callable[[Ledger, int], Resolution], as_json: bool) -> None:
-    with ledger() as books:
-        done = [act(books, each) for each in ids]
+    with open_ledger() as ledger:
+        done = [act(ledger, each) for each in ids]
     if as_json:
         print(json.dumps([asdict(each) for each in done]))
     else:
@@ -105,17 +109,17 @@ def _each(ids: list[int], act: Callable[[Ledger, int], Resolution], as_json: boo
     raise typer.Exit(0 if all(each.resolved for each in done) else 1)
 
 
-@app.command()
-def replay(ids: Ids, as_json: Json = False) -> None:
+@app.command("replay")
+def _replay(ids: Ids, as_json: Json = False) -> None:
     """Judge the jobs afresh, under today's settings. Safe to repeat. Exits 1 when one of them stays open.
 
     Example: BILLING_MAX_SETTLE_QUOTA=0 python -m worker dead-letters replay 7 8
     """
-    _each(ids, lambda books, each: books.replay(each), as_json)
+    _each(ids, lambda ledger, each: ledger.run(dead_letters.replay, each), as_json)
 
 
 @app.command("write-off")
-def write_off(
+def _write_off(
     ids: Ids,
     reason: Annotated[str, typer.Option(help="Why, for the ledger: 1 to 255 characters.")],
     yes: Yes = False,
@@ -126,11 +130,11 @@ def write_off(
     Example: python -m worker dead-letters write-off 7 --reason "ticket 4711, goodwill"
     """
     ask(f"Give up what {len(ids)} dead letters have at stake?", yes)
-    _each(ids, lambda books, each: books.write_off(each, reason), as_json)
+    _each(ids, lambda ledger, each: ledger.run(dead_letters.write_off, each, reason), as_json)
 
 
-@app.command()
-def purge(
+@app.command("purge")
+def _purge(
     older_than: Annotated[str, typer.Option(help="Dealt with before 30m, 12h, 7d ago or a date.")] = "90d",
     as_json: Json = False,
 ) -> None:
@@ -139,6 +143,6 @@ def purge(
     Example: python -m worker dead-letters purge --older-than 30d
     """
     before = moment_ms("--older-than", older_than)
-    with ledger() as books:
-        removed = books.purge_dead_letters(before or 0)
+    with open_ledger() as ledger:
+        removed = ledger.run_in_batches(dead_letters.purge, before or 0)
     print(json.dumps({"removed": removed}) if as_json else f"{removed} dead letters removed")

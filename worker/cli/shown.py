@@ -1,8 +1,6 @@
-"""Tables and JSON of what the books hold, for more than one command."""
+"""Tables of sessions and ledger entries, for more than one command."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -10,9 +8,8 @@ from rich.table import Table
 from relay_billing import BillingSession
 from relay_billing.domain.money import usd
 from relay_billing.domain.sessions import State
-from relay_billing.history import Entry, Story
-from worker.cli.opening import amount, shown_time
-from worker.cli.story import events, paid
+from relay_billing.flows.history import Entry
+from worker.words import amount, shown_time
 
 
 def table_of(title: str, columns: Sequence[str], amounts: Sequence[str]) -> Table:
@@ -26,7 +23,7 @@ def table_of(title: str, columns: Sequence[str], amounts: Sequence[str]) -> Tabl
 
 
 def sessions(found: Sequence[BillingSession], title: str = "Sessions") -> Table:
-    """One line a session."""
+    """One line for each session."""
     table = table_of(title, ("request", "opened (UTC)", "user", "token", "state", "source"), ("held", "charged"))
     for each in found:
         state = f"{each.state.value}, parked" if each.parked else each.state.value
@@ -41,22 +38,9 @@ def sessions(found: Sequence[BillingSession], title: str = "Sessions") -> Table:
 
 
 def movements(found: Sequence[Entry], title: str) -> Table:
-    """One line a ledger row."""
+    """One line for each ledger entry."""
     table = table_of(title, ("when (UTC)", "kind", "request", "note"), ("change", "USD", "balance after"))
     for each in found:
         words = (shown_time(each.created_at), each.kind, each.request_id, each.note or "")
         table.add_row(*words, f"{each.amount:+,}", usd(each.amount), f"{each.balance_after:,}")
     return table
-
-
-def story_values(told: Story, why: str) -> dict[str, Any]:
-    """A story as JSON has it."""
-    return {
-        "request_id": told.request_id,
-        "why": why,
-        "paid": paid(told),
-        "session": None if told.session is None else asdict(told.session),
-        "timeline": [asdict(event) for event in events(told)],
-        "ledger": [asdict(entry) for entry in told.entries],
-        "dead_letters": [asdict(letter) for letter in told.letters],
-    }

@@ -1,6 +1,7 @@
 """`status`: everything an operator looks at first, on one screen."""
 
 import json
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,22 +17,24 @@ from rich.table import Table
 
 from config.celery import options
 from config.settings import Settings
-from relay_billing.overview import Open
-from worker import standing, startup
-from worker.cli.opening import amount, shown_time
-from worker.queues import TIMEOUT_S
-from worker.standing import Standing
+from relay_billing.flows.overview import Open
+from worker import startup
+from worker.monitoring import snapshot
+from worker.monitoring.queues import TIMEOUT_S
+from worker.monitoring.snapshot import Snapshot
+from worker.stop import Stop
+from worker.words import amount, shown_time
 
 ASK_S = 1.0
-"""Seconds that workers have to answer a broadcast; one that is too busy to answer is not seen."""
+"""Seconds that workers have to answer a broadcast; one that is too busy to answer is not shown."""
 REFRESH_S = 2.0
 
 Cells = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class SeenWorker:
-    """A worker that answered, on whatever host."""
+class _SeenWorker:
+    """A worker that answered, on any host."""
 
     name: str
     pid: int
@@ -41,28 +44,29 @@ class SeenWorker:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What one look has found."""
+class _Seen:
+    """One reading of everything."""
 
     at: int
     """Unix milliseconds."""
-    workers: tuple[SeenWorker, ...]
-    standing: Standing
+    workers: tuple[_SeenWorker, ...]
+    standing: Snapshot
+    """Database and broker; named as `--json` shows it."""
 
 
 def _whole(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _worker(name: str, stats: Mapping[str, object]) -> SeenWorker:
+def _worker(name: str, stats: Mapping[str, object]) -> _SeenWorker:
     pool, total = stats.get("pool"), stats.get("total")
     processes = pool.get("processes") if isinstance(pool, Mapping) else None
     done = sum(_whole(each) for each in total.values()) if isinstance(total, Mapping) else 0
     children = len(processes) if isinstance(processes, list) else 0
-    return SeenWorker(name, _whole(stats.get("pid")), children, done)
+    return _SeenWorker(name, _whole(stats.get("pid")), children, done)
 
 
-def _workers(settings: Settings) -> tuple[SeenWorker, ...]:
+def _workers(settings: Settings) -> tuple[_SeenWorker, ...]:
     """Ask all workers over the broker for their numbers."""
     app = Celery("status", set_as_current=False)
     app.conf.update(options(settings))
@@ -71,21 +75,21 @@ def _workers(settings: Settings) -> tuple[SeenWorker, ...]:
             connection.ensure_connection(max_retries=1, timeout=TIMEOUT_S)
             answers = app.control.inspect(timeout=ASK_S, connection=connection).stats() or {}
     except (OperationalError, OSError):
-        # The standing says in its own words that the broker is away.
+        # The snapshot reports that the broker is away.
         return ()
     finally:
         app.close()
     return tuple(_worker(name, stats) for name, stats in sorted(answers.items()))
 
 
-def look(settings: Settings) -> Seen:
-    """Look once: database and broker first, workers only where the broker answers."""
-    found = standing.read(settings.database_url, settings.broker_url)
-    return Seen(standing.now_ms(), () if found.broker_problem else _workers(settings), found)
+def _look(settings: Settings) -> _Seen:
+    """Read once: database and broker first, workers only where the broker answers."""
+    found = snapshot.read(settings.database_url, settings.broker_url)
+    return _Seen(time.time_ns() // 1_000_000, () if found.broker_problem else _workers(settings), found)
 
 
 def ago(at: int | None, now: int) -> str:
-    """How long something has lasted, as people say it."""
+    """How long something has lasted, as `45 s`, `3 min`, `5 h` or `2 d`."""
     if at is None:
         return ""
     seconds = max(0, now - at) // 1000
@@ -104,19 +108,19 @@ def _grid(title: str, head: Cells, rows: list[Cells]) -> Table:
     return table
 
 
-def _workers_table(seen: Seen) -> Table:
+def _workers_table(seen: _Seen) -> Table:
     rows: list[Cells] = [(each.name, str(each.pid), str(each.children), f"{each.jobs:,}") for each in seen.workers]
     return _grid("Workers", ("", "pid", "children", "tasks done"), rows or [("none answered", "", "", "")])
 
 
-def _queues_table(seen: Seen) -> Table:
+def _queues_table(seen: _Seen) -> Table:
     rows: list[Cells] = [
         (each.name, f"{each.messages:,}", ago(each.oldest_at, seen.at)) for each in seen.standing.queues
     ]
     return _grid("Queues", ("", "messages", "oldest"), rows)
 
 
-def _books(seen: Seen) -> Table:
+def _open_table(seen: _Seen) -> Table:
     found = seen.standing.overview
     assert found is not None
 
@@ -129,10 +133,10 @@ def _books(seen: Seen) -> Table:
         row("waiting intents", found.intents),
         row("dead letters", found.dead_letters),
     ]
-    return _grid("Books", ("", "count", "quota", "oldest"), rows)
+    return _grid("Sessions and dead letters", ("", "count", "quota", "oldest"), rows)
 
 
-def _proof(seen: Seen) -> str:
+def _proof(seen: _Seen) -> str:
     found = seen.standing.overview
     if found is None or found.reconcile is None:
         return "Last reconcile: never"
@@ -141,14 +145,21 @@ def _proof(seen: Seen) -> str:
     return f"Last reconcile: {shown_time(last.finished_at)} UTC ({ago(last.finished_at, found.at)} ago), {came_to}"
 
 
-def _screen(seen: Seen) -> Group:
+def _sweep(seen: _Seen) -> str:
+    found = seen.standing.overview
+    if found is None or found.swept_at is None:
+        return "Last sweep: never"
+    return f"Last sweep: {shown_time(found.swept_at)} UTC ({ago(found.swept_at, found.at)} ago)"
+
+
+def _screen(seen: _Seen) -> Group:
     parts: list[Table | str] = [f"relay-billing, {shown_time(seen.at)} UTC"]
     if seen.standing.broker_problem is None:
         parts += [_workers_table(seen), _queues_table(seen)]
     else:
         parts.append(f"The broker can't be asked: {seen.standing.broker_problem}")
     if seen.standing.overview is not None:
-        parts += [_books(seen), _proof(seen)]
+        parts += [_open_table(seen), _sweep(seen), _proof(seen)]
     else:
         parts.append(f"The database can't be read: {seen.standing.database_problem}")
     return Group(*parts)
@@ -158,14 +169,14 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are quota, times Unix ms.")] = False,
     watch: Annotated[bool, typer.Option(help="Look again every 2 s, until Ctrl-C.")] = False,
 ) -> None:
-    """Workers, queues, holds, intents, dead letters and the last reconcile, on one screen.
+    """Workers, queues, holds, intents, dead letters, the last sweep and reconcile, on one screen.
 
     Workers are those that answer a broadcast within a second. Exits 2 when database or broker can't be asked.
 
     Example: python -m worker status --watch
     """
     settings = startup.settings()
-    seen = look(settings)
+    seen = _look(settings)
     if as_json:
         print(json.dumps(asdict(seen)))
     elif watch:
@@ -175,12 +186,14 @@ def status(
     raise typer.Exit(2 if seen.standing.database_problem or seen.standing.broker_problem else 0)
 
 
-def _watch(settings: Settings, seen: Seen) -> None:
+def _watch(settings: Settings, seen: _Seen) -> None:
     with Live(_screen(seen), auto_refresh=False) as live:
         try:
+            stop = Stop(signal.SIGINT)
             while True:
+                stop.check()
                 time.sleep(REFRESH_S)
-                live.update(_screen(look(settings)), refresh=True)
+                live.update(_screen(_look(settings)), refresh=True)
         except KeyboardInterrupt:
             # How an operator ends it.
             return

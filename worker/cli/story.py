@@ -1,95 +1,26 @@
-"""One request's timeline, and the sentence that says why its user was charged. Pure: rows in, words out."""
+"""Why a user was charged, in one sentence, and a whole story as JSON. Pure: rows in, words out."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict
+from typing import Any
 
-from relay_billing.domain.changes import EXPIRE
-from relay_billing.domain.policy import HoldExpiry
-from relay_billing.domain.sessions import BillingSession, Intent, State
-from relay_billing.domain.settlement import HOLD_EXPIRED
-from relay_billing.history import Entry, Story
-from worker.cli.opening import amount, shown_time
+from relay_billing.domain.choices import HoldExpiry
+from relay_billing.domain.entries import SESSION_KINDS, EntryKind
+from relay_billing.domain.sessions import BillingSession, State
+from relay_billing.domain.settlements import HOLD_EXPIRED
+from relay_billing.flows.history import Story
+from worker.cli.phrases import because, intended
+from worker.cli.timeline import events
+from worker.words import amount, shown_time
 
 FUNDING = ("wallet", "subscription")
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of the timeline. `at` is Unix milliseconds; amounts are quota, None where nothing moves."""
-
-    at: int | None
-    what: str
-    account: str
-    amount: int | None
-    balance_after: int | None
-    detail: str
-
-
-def _told(at: int | None, what: str, detail: str) -> Event:
-    return Event(at, what, "", None, None, detail)
-
-
-def _moved(entry: Entry) -> Event:
-    account = f"{entry.account_type} {entry.account_id}"
-    what = entry.kind if entry.kind != "reserve" else f"reserve {entry.step}"
-    detail = entry.note or ""
-    if entry.request_id.startswith("forfeit:"):
-        detail = "forfeited: the subscription was reset since the hold"
-    return Event(entry.created_at, what, account, entry.amount, entry.balance_after, detail)
-
-
-def _intended(session: BillingSession) -> str:
-    said = "refund" if session.intent is Intent.REFUND else f"settle with {amount(session.intent_quota or 0)}"
-    return f"the relay asked to {said}{_because(session.intent_reason)}"
-
-
-def _because(reason: str | None) -> str:
-    return f", reason {reason}" if reason else ""
-
-
-def events(story: Story) -> list[Event]:
-    """Everything that happened, in order of time; what is still to come is last."""
-    found = [_moved(entry) for entry in story.entries]
-    for letter in story.letters:
-        again = f", met {letter.deliveries} times" if letter.deliveries > 1 else ""
-        detail = letter.detail.removeprefix(f"{letter.reason}: ")
-        words = f"dead letter {letter.id}, {letter.reason}: {detail}{again}"
-        found.append(_told(letter.created_at, "dead letter", words))
-        if letter.resolved_at is not None:
-            done = f"dead letter {letter.id}: {letter.note or ''}".rstrip(": ")
-            found.append(_told(letter.resolved_at, letter.resolution or "resolved", done))
-    session = story.session
-    if session is None:
-        return sorted(found, key=lambda each: each.at or 0)
-    found.insert(0, _told(session.created_at, "session opened", _opening(session)))
-    if session.intent is not None:
-        found.append(_told(session.intent_at, "intent", _intended(session)))
-    if session.closed_at is not None:
-        words = "" if session.actual_quota is None else f"with {amount(session.actual_quota)}"
-        found.append(_told(session.closed_at, session.state.value, f"{words}{_because(session.reason)}".lstrip(", ")))
-    if session.parked:
-        found.append(_told(None, "parked", f"{session.parked_reason or ''}, waits for an operator"))
-    elif session.state is State.PRECONSUMED and session.intent is None:
-        found.append(_told(session.expires_at, "hold ends", "if nobody closes the session before"))
-    return sorted(found, key=lambda each: each.at if each.at is not None else 2**63)
-
-
-def _opening(session: BillingSession) -> str:
-    key = "playground" if session.token_id is None else f"token {session.token_id}"
-    model = f", model {session.model_name}" if session.model_name else ""
-    what = "trusted, nothing held" if session.trusted else f"asked for {amount(session.quota)}"
-    return f"user {session.user_id}, {key}{model}: {what} ({session.preference})"
 
 
 def paid(story: Story) -> dict[str, int]:
     """What each funding account has paid, in quota, by name: the sums of the ledger."""
     sums: defaultdict[str, int] = defaultdict(int)
     for entry in story.entries:
-        if (
-            entry.account_type in FUNDING
-            and entry.request_id == story.request_id
-            and entry.kind not in ("adjust", "top_up")
-        ):
+        if entry.account_type in FUNDING and entry.kind in SESSION_KINDS:
             sums[f"{entry.account_type} {entry.account_id}"] -= entry.amount
     return {name: quota for name, quota in sums.items() if quota}
 
@@ -105,7 +36,7 @@ def sentence(story: Story, hold_expiry: HoldExpiry) -> str:
         case State.REFUNDED:
             return (
                 f"User {session.user_id} was charged nothing: the request was refunded"
-                f"{_because(session.reason)}, and what had been held went back."
+                f"{because(session.reason)}, and what had been held went back."
             )
         case State.EXPIRED:
             return (
@@ -136,8 +67,8 @@ def _charged(story: Story, session: BillingSession) -> str:
             f": nobody said what the request used until {shown_time(session.expires_at)}, and hold_expiry is `charge`"
         )
     else:
-        said += " because that is what the request was settled with" + _because(session.reason)
-        if any(entry.kind == EXPIRE for entry in story.entries):
+        said += " because that is what the request was settled with" + because(session.reason)
+        if any(entry.kind == EntryKind.EXPIRE for entry in story.entries):
             said += "; the settle came after the hold had ended and gone back, so all of it was charged then"
         elif session.trusted:
             said += "; the user was trusted, so nothing had been held"
@@ -162,6 +93,19 @@ def _open(story: Story, session: BillingSession, hold_expiry: HoldExpiry) -> str
         where = f", see dead letter {letters}" if letters else ""
         return f"{said}, and the session is parked ({session.parked_reason}) until an operator decides{where}."
     if session.intent is not None:
-        return f"{said}; {_intended(session)} at {shown_time(session.intent_at)}, and a worker or the sweep will do it."
+        return f"{said}; {intended(session)} at {shown_time(session.intent_at)}, and a worker or the sweep will do it."
     end = "goes back" if hold_expiry is HoldExpiry.RELEASE else "is charged"
     return f"{said} until {shown_time(session.expires_at)}, when it {end} unless the relay settles or refunds before."
+
+
+def story_values(story: Story, why: str) -> dict[str, Any]:
+    """A story as JSON has it."""
+    return {
+        "request_id": story.request_id,
+        "why": why,
+        "paid": paid(story),
+        "session": None if story.session is None else asdict(story.session),
+        "timeline": [asdict(event) for event in events(story)],
+        "ledger": [asdict(entry) for entry in story.entries],
+        "dead_letters": [asdict(letter) for letter in story.letters],
+    }

@@ -1,4 +1,4 @@
-"""`webhooks`: what was told to the operator's webhook, and what nobody took."""
+"""`webhooks`: events for the operator's webhook, delivered or not."""
 
 import json
 from dataclasses import asdict
@@ -9,10 +9,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from relay_billing.webhooks import MAX_LISTED, Webhook
-from worker.cli.opening import Json, ledger, shown_time
+from relay_billing.flows import webhooks
+from relay_billing.flows.webhooks import MAX_LISTED, Webhook
+from worker.cli.ledger import open_ledger
+from worker.cli.options import Json
+from worker.words import shown_time
 
-app = typer.Typer(help="Events told by webhook: list, try failed ones again.", no_args_is_help=True)
+app = typer.Typer(help="Events sent by webhook: list them, send failed ones again.", no_args_is_help=True)
 
 
 def _table(found: list[Webhook]) -> Table:
@@ -42,8 +45,8 @@ def list_webhooks(
 
     Example: python -m worker webhooks list --state failed
     """
-    with ledger() as books:
-        found = books.webhooks(state, limit)
+    with open_ledger() as ledger:
+        found = ledger.read(webhooks.find, state, limit)
     if as_json:
         print(json.dumps([asdict(each) for each in found]))
     elif found:
@@ -60,8 +63,8 @@ def retry(
 
     Example: python -m worker webhooks retry 7 8
     """
-    with ledger() as books:
-        again = books.retry_webhooks(ids)
+    with open_ledger() as ledger:
+        again = ledger.run(webhooks.retry, ids)
     if as_json:
         print(json.dumps([{"id": each, "retried": each in again} for each in ids]))
     else:

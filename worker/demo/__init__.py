@@ -1,1 +1,1 @@
-"""The main job on the embedded defaults: a real relay, a real worker, a real beat, and books that balance."""
+"""The demo: a real relay, worker and beat on SQLite and files, and a proof of every balance."""

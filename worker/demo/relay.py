@@ -1,4 +1,4 @@
-"""The relay of the demo: threads that hold, call a model that does not exist, and settle or refund."""
+"""The relay of the demo: threads that hold, call a simulated model, and settle or refund."""
 
 import random
 import threading
@@ -17,7 +17,7 @@ DEAD_RELAY_TTL_S = 2
 
 @dataclass(slots=True)
 class Tally:
-    """What the relay itself knows of one user: its own book, kept without the ledger. Amounts in quota."""
+    """The relay's own count of one user's requests, kept without the ledger. Amounts in quota."""
 
     requests: int = 0
     held: int = 0

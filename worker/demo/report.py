@@ -1,4 +1,4 @@
-"""What the demo tells at its end."""
+"""What the demo prints at its end."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,41 +6,19 @@ from dataclasses import dataclass
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Engine, select
 
 from relay_billing.domain.money import usd
-from relay_billing.reconcile import Drift
-from relay_billing.schema import user_subscriptions, users
-from worker.cli.books import line_of
-from worker.demo.scene import Cast
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """What one user has left, in quota: wallet and allowance together."""
-
-    before: int
-    after: int
-
-
-def balances(engine: Engine, cast: list[Cast]) -> dict[str, Balance]:
-    """Read what is left, from the account tables themselves."""
-    found = {}
-    with engine.connect() as connection:
-        for who in cast:
-            wallet = connection.execute(select(users.c.quota).where(users.c.id == who.user_id)).scalar_one()
-            c = user_subscriptions.c
-            used = connection.execute(select(c.amount_used).where(c.id == who.subscription_id)).scalar() or 0
-            found[who.name] = Balance(who.wallet + who.allowance, wallet + who.allowance - used)
-    return found
+from relay_billing.flows.reconcile import Drift
+from worker.demo.balances import Balance
+from worker.words import drift_line
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All that is told of one run. Amounts in quota; users by name."""
+    """The result of one run. Amounts in quota; users by name."""
 
     counts: dict[str, dict[str, int]]
-    """What the relay counted of each user."""
+    """What the relay counted for each user."""
     balances: dict[str, Balance]
     drifts: list[Drift]
     unaccounted: dict[str, int]
@@ -55,7 +33,7 @@ class Outcome:
 
 
 def unaccounted(counts: dict[str, dict[str, int]], found: dict[str, Balance]) -> dict[str, int]:
-    """By user: quota that is neither left nor charged. The relay's own count is the witness, not the ledger."""
+    """By user: quota that is neither left nor charged. Compared with the relay's own count, not with the ledger."""
     return {
         name: balance.before - counts[name]["charged"] - balance.after
         for name, balance in found.items()
@@ -64,7 +42,7 @@ def unaccounted(counts: dict[str, dict[str, int]], found: dict[str, Balance]) ->
 
 
 def show(console: Console, outcome: Outcome) -> None:
-    """One line a user, what was tried to upset the books, and whether they balance."""
+    """Print a line for each user, the repeats and conflicts that were tried, and whether every balance is right."""
     table = Table(title="What happened (quota)", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("user", no_wrap=True)
     for column in ("held", "settled", "refunded", "refused", "before", "after"):
@@ -84,7 +62,7 @@ def show(console: Console, outcome: Outcome) -> None:
         f"ids used again with another amount, {sums['trusted']} trusted requests held nothing: none moved money twice."
     )
     for drift in outcome.drifts:
-        console.print(line_of(drift))
+        console.print(drift_line(drift))
     for name, quota in outcome.unaccounted.items():
         console.print(f"[red]{name}: {quota:+,} quota is neither left nor charged[/red]")
     if outcome.not_closed:

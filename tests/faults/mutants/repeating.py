@@ -2,17 +2,17 @@
 
 from dataclasses import replace
 
-from relay_billing.domain import sessions, settlement
+from relay_billing.domain import sessions, settlements
 from relay_billing.domain.sessions import State
 from worker.celery import app as app
 
-_settle = settlement._settle
+_settle = settlements._settle
 
 
-def settle(book, session, job, sources):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def settle(sheet, session, job, sources):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Forget the state."""
-    return _settle(book, replace(session, state=State.PRECONSUMED), job, sources)
+    return _settle(sheet, replace(session, state=State.PRECONSUMED), job, sources)
 
 
-settlement._settle = settle
+settlements._settle = settle
 sessions.TRANSITIONS[State.SETTLED] = frozenset({State.SETTLED})

@@ -1,0 +1,109 @@
+"""The rows of one transaction as they stand while its items are decided in turn, and the sum of their changes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from relay_billing.domain.account_type import AccountType
+from relay_billing.domain.accounts import Subscription, Token, Wallet
+from relay_billing.domain.changes import Changes, SubscriptionTurn
+from relay_billing.domain.dead_letters import Letter
+from relay_billing.domain.entries import LedgerEntry, Movement
+from relay_billing.domain.errors import UpdateDataError
+from relay_billing.domain.plans import Plan
+from relay_billing.domain.policy import Policy
+from relay_billing.domain.sessions import BillingSession, State
+
+
+@dataclass(slots=True)
+class Worksheet:
+    """The rows that a batch has loaded, as they stand after the items decided so far, and the sum of their changes."""
+
+    policy: Policy
+    now_ms: int
+    sessions: dict[str, BillingSession] = field(default_factory=dict)
+    wallets: dict[int, Wallet] = field(default_factory=dict)
+    tokens: dict[int, Token] = field(default_factory=dict)
+    subscriptions: dict[int, Subscription] = field(default_factory=dict)
+    plans: dict[int, Plan] = field(default_factory=dict)
+    trusted_open: dict[int, int] = field(default_factory=dict)
+    """Open trusted sessions by user; loaded only where the policy limits them."""
+
+    states_before: dict[str, State | None] = field(default_factory=dict)
+    """Changed sessions, with the state in which each was loaded; None: it is new."""
+    deltas: dict[tuple[AccountType, int], int] = field(default_factory=dict)
+    usage: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By user: quota used, requests."""
+    turns: dict[int, SubscriptionTurn] = field(default_factory=dict)
+    entries: list[LedgerEntry] = field(default_factory=list)
+    dead_letters: list[Letter] = field(default_factory=list)
+
+    @property
+    def now(self) -> int:
+        """Unix seconds, as account tables count time."""
+        return self.now_ms // 1000
+
+    def post(self, changes: Changes) -> None:
+        """Make `changes` part of the worksheet; the next item is decided on what they leave."""
+        if changes.turn is not None:
+            self._turn(changes.turn)
+        for movement in changes.movements:
+            self._move(movement)
+        if changes.usage is not None:
+            used, requests = self.usage.get(changes.usage.user_id, (0, 0))
+            self.usage[changes.usage.user_id] = (used + changes.usage.quota, requests + 1)
+        if changes.session is not None:
+            self._write(changes.session)
+
+    def _write(self, session: BillingSession) -> None:
+        known = self.sessions.get(session.request_id)
+        if known is not None and not known.state.may_become(session.state):
+            raise UpdateDataError(f"session {session.request_id!r} can't go from {known.state} to {session.state}")
+        self.states_before.setdefault(session.request_id, None if known is None else known.state)
+        self.sessions[session.request_id] = session
+        if session.trusted:
+            opened = (session.state is State.PRECONSUMED) - (known is not None and known.state is State.PRECONSUMED)
+            self.trusted_open[session.user_id] = self.trusted_open.get(session.user_id, 0) + opened
+
+    def _turn(self, turn: SubscriptionTurn) -> None:
+        self.turns[turn.subscription_id] = turn
+        self.subscriptions[turn.subscription_id] = replace(
+            self.subscriptions[turn.subscription_id],
+            last_reset_time=turn.last_reset_time,
+            next_reset_time=turn.next_reset_time,
+            status=turn.status,
+        )
+
+    def _move(self, movement: Movement) -> None:
+        if movement.amount == 0 and movement.note is None:
+            return
+        account = (movement.account_type, movement.account_id)
+        self.deltas[account] = self.deltas.get(account, 0) + movement.amount
+        self.entries.append(LedgerEntry(movement, self._balance(movement), self.now_ms))
+
+    def _balance(self, movement: Movement) -> int:
+        """Move the account's row; return the balance this leaves."""
+        of, amount = movement.account_id, movement.amount
+        match movement.account_type:
+            case AccountType.WALLET:
+                if amount == 0 and of not in self.wallets:
+                    # A note about a user who is gone, or was never known.
+                    return 0
+                wallet = self.wallets[of]
+                self.wallets[of] = Wallet(of, wallet.quota + amount)
+                return wallet.quota + amount
+            case AccountType.TOKEN:
+                token = self.tokens[of]
+                left = token.remain_quota + amount
+                self.tokens[of] = Token(of, token.user_id, left, token.unlimited_quota)
+                return left
+            case AccountType.SUBSCRIPTION:
+                subscription = self.subscriptions[of]
+                self.subscriptions[of] = replace(subscription, amount_used=subscription.amount_used - amount)
+                return amount - subscription.amount_used
+
+    def subscriptions_of(self, user_id: int) -> Iterable[Subscription]:
+        """The user's subscriptions that can be used now, in the order in which they are tried (semantics §3.6)."""
+        return sorted(
+            (each for each in self.subscriptions.values() if each.user_id == user_id and each.active(self.now)),
+            key=lambda each: (each.end_time, each.id),
+        )

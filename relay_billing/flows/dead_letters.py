@@ -1,0 +1,164 @@
+"""Jobs that could not be applied: kept with the reason and the money at stake, listed, replayed, written off."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from sqlalchemy import select
+
+from relay_billing.domain import checks, settlements
+from relay_billing.domain.changes import Changes
+from relay_billing.domain.dead_letters import Letter
+from relay_billing.domain.entries import Movement
+from relay_billing.domain.errors import InvalidRequest
+from relay_billing.domain.messages import parse
+from relay_billing.domain.outcomes import Outcome
+from relay_billing.flows.context import BATCH, Context
+from relay_billing.schema import billing_dead_letters
+from relay_billing.store import dead_letters, loads
+from relay_billing.store.commands import Command, Steps
+from relay_billing.store.retention import purge_rows
+from relay_billing.store.writes import write
+
+REPLAYED = "replayed"
+WRITTEN_OFF = "written_off"
+
+MAX_NOTE = 255
+MAX_LISTED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLetter:
+    """One row of `billing_dead_letters`. `quota` is what is at stake; times are Unix milliseconds."""
+
+    id: int
+    task: str
+    request_id: str | None
+    user_id: int | None
+    reason: str
+    detail: str
+    job: str
+    """The job, or all of the message that was none, as JSON."""
+    quota: int
+    deliveries: int
+    """How often the same job was refused for the same reason."""
+    created_at: int
+    last_at: int
+    resolution: str | None
+    """`replayed` or `written_off`; None: nobody has dealt with it."""
+    resolved_at: int | None
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters; a field that is unset filters nothing. Amounts are quota, times Unix milliseconds."""
+
+    ids: tuple[int, ...] = ()
+    reason: str | None = None
+    user_id: int | None = None
+    before_ms: int | None = None
+    at_least: int | None = None
+    resolved: bool | None = False
+    """False: letters that nobody has dealt with; True: the others; None: all."""
+    limit: int = 100
+    """1 to 10,000, as is the number of `ids`; the oldest ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What came of an operator's replay or write-off."""
+
+    id: int
+    resolved: bool
+    """False: the letter stays open."""
+    detail: str
+
+
+def keep(context: Context, letters: Sequence[Letter]) -> Steps[None]:
+    """Keep letters that no transition wrote: of unknown sessions, and of messages that are no jobs."""
+    yield dead_letters.kept(context.dialect, letters, context.now_ms, announce=context.policy.announce)
+
+
+def find(context: Context, chosen: Filter) -> Steps[list[KeptLetter]]:
+    """The letters that a filter names, oldest first. Raises InvalidRequest for a limit, or a list, out of range."""
+    checks.whole("limit", chosen.limit, 1, MAX_LISTED)
+    checks.whole("ids", len(chosen.ids), 0, MAX_LISTED)
+    c = billing_dead_letters.c
+    rows = select(*(c[field.name] for field in fields(KeptLetter))).order_by(c.id)
+    if chosen.ids:
+        rows = rows.where(c.id.in_(chosen.ids))
+    if chosen.reason is not None:
+        rows = rows.where(c.reason == chosen.reason)
+    if chosen.user_id is not None:
+        rows = rows.where(c.user_id == chosen.user_id)
+    if chosen.before_ms is not None:
+        rows = rows.where(c.created_at < chosen.before_ms)
+    if chosen.at_least is not None:
+        rows = rows.where(c.quota >= chosen.at_least)
+    if chosen.resolved is not None:
+        rows = rows.where(c.resolved_at.is_not(None) if chosen.resolved else c.resolved_at.is_(None))
+    (found,) = yield [Command(rows.limit(chosen.limit))]
+    return [KeptLetter(**row) for row in found.rows]
+
+
+def _one(context: Context, letter_id: int) -> Steps[KeptLetter | Resolution]:
+    """The letter, or why there is nothing to do about it."""
+    found = yield from find(context, Filter(ids=(letter_id,), resolved=None))
+    if not found:
+        return Resolution(letter_id, False, "there is no such dead letter")
+    if found[0].resolution is not None:
+        return Resolution(letter_id, True, f"it was {found[0].resolution} before")
+    return found[0]
+
+
+def replay(context: Context, letter_id: int) -> Steps[Resolution]:
+    """Judge the letter's job afresh; the letter is closed where the job ends as it asks (semantics §5)."""
+    checks.row_id("id", letter_id)
+    sheet = context.worksheet()
+    kept = yield from _one(context, letter_id)
+    if isinstance(kept, Resolution):
+        return kept
+    try:
+        job = parse(kept.task, json.loads(kept.job))
+    except InvalidRequest as error:
+        return Resolution(letter_id, False, f"it holds no valid job: {error}")
+    yield from loads.load_for_jobs(sheet, {job.request_id})
+    answer = settlements.apply(sheet, job, context.funding)
+    yield from write(sheet, context.dialect)
+    done = answer.outcome in (Outcome.APPLIED, Outcome.LATE, Outcome.DUPLICATE) and not answer.differs
+    if done:
+        yield [dead_letters.resolve(letter_id, REPLAYED, answer.outcome.value, sheet.now_ms)]
+    return Resolution(letter_id, done, ": ".join(filter(None, (answer.outcome.value, answer.detail))))
+
+
+def write_off(context: Context, letter_id: int, note: str) -> Steps[Resolution]:
+    """Give up what a letter has at stake: a parked session's hold goes back, a ledger row of kind `adjust` says why."""
+    checks.row_id("id", letter_id)
+    checks.text("reason", note, 1, MAX_NOTE)
+    sheet = context.worksheet()
+    kept = yield from _one(context, letter_id)
+    if isinstance(kept, Resolution):
+        return kept
+    detail = f"{kept.quota} quota written off"
+    if kept.request_id is not None:
+        yield from loads.load_for_jobs(sheet, {kept.request_id})
+    user_id = kept.user_id
+    session = sheet.sessions.get(kept.request_id or "")
+    if session is not None:
+        user_id = session.user_id
+        if settlements.release(sheet, session, WRITTEN_OFF, context.funding):
+            detail += f", the hold of {session.pre_consumed_quota} went back"
+    elif user_id is not None:
+        yield from loads.load_wallets(sheet, {user_id})
+    row = Movement.write_off(letter_id, kept.deliveries, user_id, note)
+    sheet.post(Changes(movements=(row,)))
+    yield from write(sheet, context.dialect)
+    yield [dead_letters.resolve(letter_id, WRITTEN_OFF, note, sheet.now_ms)]
+    return Resolution(letter_id, True, detail)
+
+
+def purge(context: Context, before_ms: int) -> Steps[int]:
+    """Remove a batch of letters that were dealt with before then; return how many. Open ones always stay."""
+    c = billing_dead_letters.c
+    return purge_rows(c.id, c.resolved_at < before_ms, BATCH)

@@ -1,0 +1,78 @@
+"""Holds: how they begin, grow and are looked up (semantics §3, §4)."""
+
+from collections.abc import Sequence
+
+from relay_billing.domain import checks, holds
+from relay_billing.domain.errors import BillingError, UnknownSession
+from relay_billing.domain.fast_hold import assume
+from relay_billing.domain.fast_hold_batch import sendable
+from relay_billing.domain.requests import PreConsume
+from relay_billing.domain.sessions import BillingSession
+from relay_billing.flows.context import Context
+from relay_billing.store import loads
+from relay_billing.store.commands import Command, Steps
+from relay_billing.store.rows import session_of
+from relay_billing.store.statements import READ_SESSIONS
+from relay_billing.store.writes import write
+
+WORTH_A_STATEMENT = 0.5
+"""Part of a batch that may be held in one statement, from which on it is: with less, the second commit costs more."""
+
+
+def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[BillingSession | BillingError]]:
+    """Hold for each request in turn; a refused one leaves its neighbours alone. The requests were checked.
+
+    Fast path first: what it leaves, because a guard failed, the general path decides after it.
+    """
+    answers: dict[int, BillingSession | BillingError] = {}
+    fast = context.dialect.fast
+    if fast is not None and len(requests) == 1:
+        guards = assume(context.policy, context.now_ms, requests[0], context.funding)
+        if guards is not None:
+            hold = fast.hold(guards, context.now_ms // 1000)
+            (reply,) = yield [hold.command]
+            if reply.rows:
+                answers[0] = hold.session_of(reply.rows[0])
+    elif fast is not None:
+        plain = sendable(context.policy, context.now_ms, requests, context.funding)
+        if len(plain) >= WORTH_A_STATEMENT * len(requests):
+            batch = fast.holds(plain, context.now_ms // 1000)
+            (reply,) = yield [batch.command]
+            answers.update(batch.answers_of(reply.rows))
+    rest = {at: request for at, request in enumerate(requests) if at not in answers}
+    if rest:
+        sheet = context.worksheet()
+        yield from loads.load_for_holds(sheet, rest.values())
+        for at, request in rest.items():
+            try:
+                changes = holds.pre_consume(sheet, request, context.funding)
+            except BillingError as error:
+                answers[at] = error
+                continue
+            if request.request_id not in sheet.sessions:
+                sheet.post(changes)
+            answers[at] = sheet.sessions[request.request_id]
+        yield from write(sheet, context.dialect)
+    return [answers[at] for at in range(len(requests))]
+
+
+def reserve(context: Context, request_id: str, target_quota: int) -> Steps[BillingSession]:
+    """Raise the hold of an open session to `target_quota`, or change nothing; raises as `Ledger.reserve`."""
+    checks.request_id(request_id)
+    checks.quota("target_quota", target_quota)
+    sheet = context.worksheet()
+    yield from loads.load_for_jobs(sheet, {request_id})
+    changes = holds.reserve(sheet, request_id, target_quota, context.funding)
+    if changes.movements:
+        sheet.post(changes)
+    yield from write(sheet, context.dialect)
+    return sheet.sessions[request_id]
+
+
+def get(context: Context, request_id: str) -> Steps[BillingSession]:
+    """The session as it stands. Raises InvalidRequest or UnknownSession."""
+    checks.request_id(request_id)
+    (found,) = yield [Command.of_constant(READ_SESSIONS, ids=[request_id])]
+    if not found.rows:
+        raise UnknownSession(request_id)
+    return session_of(found.rows[0])

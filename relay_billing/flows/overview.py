@@ -1,0 +1,130 @@
+"""How things stand: open holds, waiting intents, dead letters, the last reconciliation. For metrics and operators.
+
+Read through the indexes of what is open alone, so that the cost is that of what is open, however many closed sessions
+there are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Executable, and_, case, cast, func, select
+
+from relay_billing.domain.sessions import State
+from relay_billing.flows.context import Context
+from relay_billing.flows.heartbeats import SWEEP
+from relay_billing.schema import (
+    billing_dead_letters,
+    billing_heartbeats,
+    billing_reconciliations,
+    billing_sessions,
+    in_state,
+    open_states,
+)
+from relay_billing.store.commands import Command, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """How much there is of one kind of thing that is not dealt with yet."""
+
+    count: int
+    quota: int
+    """Quota that is held, or at stake."""
+    oldest_at: int | None
+    """Unix milliseconds; None: there is none."""
+
+    def age_s(self, now_ms: int) -> float:
+        """Seconds since the oldest began; 0 where there is none."""
+        return 0.0 if self.oldest_at is None else max(0, now_ms - self.oldest_at) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LastReconcile:
+    """The last reconciliation of everything: when it ended (Unix milliseconds), and what it found."""
+
+    finished_at: int
+    duration_ms: int
+    drifts: int
+    """Things that did not add up."""
+    drift_quota: int
+    """Quota by which they did not, added up without signs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How things stand at one moment."""
+
+    at: int
+    """Unix milliseconds."""
+    holds: Open
+    """Sessions that nobody has closed. `oldest_at` leaves out the parked ones: those wait for an operator."""
+    parked: int
+    """Of these, the parked ones."""
+    intents: Open
+    """Settles and refunds that are safe, and not applied yet (semantics §9)."""
+    dead_letters: Open
+    """Jobs that nobody has dealt with."""
+    reconcile: LastReconcile | None
+    """None: everything was never reconciled in one run."""
+    swept_at: int | None = None
+    """Unix milliseconds when a sweep last came through; None: none ever did."""
+
+
+def _quota(column: ColumnElement[int] | ColumnElement[int | None]) -> ColumnElement[int]:
+    return cast(func.coalesce(func.sum(column), 0), BigInteger).label("quota")
+
+
+def _holds() -> Executable:
+    """Open holds; the condition is that of `ix_billing_sessions_open`."""
+    s = billing_sessions.c
+    oldest = func.min(case((s.parked.is_(False), s.created_at))).label("oldest_at")
+    parked = func.count(case((s.parked.is_(True), 1))).label("parked")
+    columns = (func.count().label("count"), _quota(s.pre_consumed_quota), oldest, parked)
+    return select(*columns).select_from(billing_sessions).where(in_state(State.PRECONSUMED.value))
+
+
+def _intents() -> Executable:
+    """Waiting intents; the condition is that of `ix_billing_sessions_waiting`."""
+    s = billing_sessions.c
+    columns = (func.count().label("count"), _quota(s.intent_quota), func.min(s.intent_at).label("oldest_at"))
+    waiting = and_(s.intent.is_not(None), open_states())
+    return select(*columns).select_from(billing_sessions).where(waiting)
+
+
+def _dead_letters() -> Executable:
+    """Open dead letters; the condition is that of `ix_billing_dead_letters_open`."""
+    c = billing_dead_letters.c
+    columns = (func.count().label("count"), _quota(c.quota), func.min(c.created_at).label("oldest_at"))
+    return select(*columns).select_from(billing_dead_letters).where(c.resolved_at.is_(None))
+
+
+def _last_reconcile() -> Executable:
+    """The newest proof."""
+    c = billing_reconciliations.c
+    return select(c.finished_at, c.duration_ms, c.drifts, c.drift_quota).order_by(c.id.desc()).limit(1)
+
+
+def last_sweep() -> Executable:
+    """When a sweep last came through."""
+    c = billing_heartbeats.c
+    return select(c.at).where(c.name == SWEEP)
+
+
+def _open(row: Mapping[str, Any]) -> Open:
+    return Open(int(row["count"]), int(row["quota"]), None if row["oldest_at"] is None else int(row["oldest_at"]))
+
+
+def overview(context: Context) -> Steps[Overview]:
+    """How things stand now, read once."""
+    asked = (_holds(), _intents(), _dead_letters(), _last_reconcile(), last_sweep())
+    held, waiting, letters, proved, swept = (reply.rows for reply in (yield [Command(each) for each in asked]))
+    return Overview(
+        context.now_ms,
+        _open(held[0]),
+        int(held[0]["parked"]),
+        _open(waiting[0]),
+        _open(letters[0]),
+        LastReconcile(**{name: int(value) for name, value in proved[0].items()}) if proved else None,
+        int(swept[0]["at"]) if swept else None,
+    )

@@ -1,0 +1,176 @@
+"""Proves the ledger: every account against its ledger rows, every session against what it must have moved."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Executable,
+    Table,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+)
+
+from relay_billing.domain.account_type import AccountType
+from relay_billing.domain.sessions import State
+from relay_billing.flows.context import Context
+from relay_billing.schema import (
+    billing_ledger,
+    billing_reconciliations,
+    billing_sessions,
+    tokens,
+    user_subscriptions,
+    users,
+)
+from relay_billing.store.commands import Command, Steps
+from relay_billing.store.entries import opening, owned
+
+KEPT_PROOFS = 1_000
+"""Proofs that are remembered; older ones go as new ones come."""
+
+FUNDING_ACCOUNTS = (AccountType.WALLET.value, AccountType.SUBSCRIPTION.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One thing that does not add up. Amounts are quota; of a subscription the balance is `-amount_used`."""
+
+    what: str
+    """`wallet`, `subscription`, `token`, `session` (its funding) `session token` or `movement without session`."""
+    id: str
+    expected: int
+    found: int
+
+    @property
+    def difference(self) -> int:
+        """How much too much (positive) or too little there is."""
+        return self.found - self.expected
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What to look at; unset: everything."""
+
+    since_ms: int | None
+    user_id: int | None
+
+    def _since(self) -> ColumnElement[int]:
+        # Written out: for a parameter, a plan that is kept takes a third of the table, and reads all of it.
+        return bindparam(None, self.since_ms, BigInteger, literal_execute=True)
+
+    def moved(self) -> list[ColumnElement[bool]]:
+        """Conditions on ledger rows: written since then."""
+        return [] if self.since_ms is None else [billing_ledger.c.created_at >= self._since()]
+
+    def accounts(self, account_type: AccountType, table: Table) -> list[ColumnElement[bool]]:
+        """Conditions on ledger rows of accounts of this type, whose rows are in `table`."""
+        c = billing_ledger.c
+        where = [c.account_type == account_type.value]
+        if self.since_ms is not None:
+            moved = select(c.account_id).where(c.account_type == account_type.value, *self.moved())
+            where.append(c.account_id.in_(moved))
+        if self.user_id is not None:
+            owner = table.c.id if table is users else table.c.user_id
+            where.append(c.account_id.in_(select(table.c.id).where(owner == self.user_id)))
+        return where
+
+    def sessions(self) -> list[ColumnElement[bool]]:
+        """Conditions on sessions."""
+        s = billing_sessions.c
+        where: list[ColumnElement[bool]] = []
+        if self.since_ms is not None:
+            where.append(or_(s.created_at >= self._since(), s.closed_at >= self._since()))
+        if self.user_id is not None:
+            where.append(s.user_id == self.user_id)
+        return where
+
+
+def _accounts(scope: _Scope, account_type: AccountType, table: Table, balance: ColumnElement[int]) -> Executable:
+    """Opening balance + sum of the ledger must be the balance now. An account that was deleted proves nothing."""
+    c = billing_ledger.c
+    sums = (
+        select(
+            c.account_id,
+            func.sum(c.amount).label("total"),
+            func.min(c.id).label("first"),
+            func.max(case((opening(), 1), else_=0)).label("opened"),
+        )
+        .where(*scope.accounts(account_type, table))
+        .group_by(c.account_id)
+        .subquery()
+    )
+    first = billing_ledger.alias()
+    # The first row knows what the account held before it; an opening row is that balance itself.
+    before = case((sums.c.opened == 1, 0), else_=first.c.balance_after - first.c.amount)
+    expected = cast(before + sums.c.total, BigInteger)
+    return (
+        select(literal(account_type.value), sums.c.account_id, expected, balance)
+        .select_from(sums)
+        .join(first, first.c.id == sums.c.first)
+        .join(table, table.c.id == sums.c.account_id)
+        .where(expected != balance)
+    )
+
+
+def _sessions(scope: _Scope, what: str, account_types: tuple[str, ...], *where: ColumnElement[bool]) -> Executable:
+    """What a session moved must be what its state says: -actual, -hold, or nothing (semantics §10)."""
+    s, c = billing_sessions.c, billing_ledger.c
+    expected = case(
+        (s.state.in_([State.SETTLED.value, State.FUNDING_SETTLED.value]), -s.actual_quota),
+        (s.state == State.PRECONSUMED.value, -s.pre_consumed_quota),
+        else_=0,
+    )
+    found = cast(func.coalesce(func.sum(c.amount), 0), BigInteger)
+    legs = and_(c.request_id == s.request_id, c.account_type.in_(account_types), owned())
+    return (
+        select(literal(what), s.request_id, expected, found)
+        .select_from(billing_sessions.outerjoin(billing_ledger, legs))
+        .where(*scope.sessions(), *where)
+        .group_by(s.request_id)
+        .having(found != expected)
+    )
+
+
+def _orphans(scope: _Scope) -> Executable:
+    """Every row of a kind that sessions own belongs to one."""
+    s, c = billing_sessions.c, billing_ledger.c
+    theirs = select(s.request_id).where(s.request_id == c.request_id).exists()
+    rows = select(literal("movement without session"), c.request_id, literal(0), cast(func.sum(c.amount), BigInteger))
+    return rows.where(owned(), ~theirs, *scope.moved()).group_by(c.request_id)
+
+
+def _proofs(scope: _Scope) -> Iterator[Executable]:
+    yield _accounts(scope, AccountType.WALLET, users, users.c.quota)
+    yield _accounts(scope, AccountType.SUBSCRIPTION, user_subscriptions, -user_subscriptions.c.amount_used)
+    yield _accounts(scope, AccountType.TOKEN, tokens, tokens.c.remain_quota)
+    yield _sessions(scope, "session", FUNDING_ACCOUNTS)
+    s = billing_sessions.c
+    charged = and_(s.token_error.is_(None), s.state.in_([State.SETTLED.value, State.PRECONSUMED.value]))
+    yield _sessions(scope, "session token", (AccountType.TOKEN.value,), s.token_id.is_not(None), charged)
+    if scope.user_id is None:
+        yield _orphans(scope)
+
+
+def proofs(since_ms: int | None, user_id: int | None) -> Iterator[Executable]:
+    """The proofs, of what has moved since a time (Unix milliseconds), or of one user; each brings rows of a `Drift`.
+
+    Each is one statement, so that it sees one moment of ledger and accounts even while they move.
+    """
+    return _proofs(_Scope(since_ms, user_id))
+
+
+def remember(context: Context, duration_ms: int, drifts: int, drift_quota: int) -> Steps[None]:
+    """Keep what a proof of everything came to, and forget all but the last `KEPT_PROOFS`."""
+    table, c = billing_reconciliations, billing_reconciliations.c
+    row = {"finished_at": context.now_ms, "duration_ms": duration_ms, "drifts": drifts, "drift_quota": drift_quota}
+    newest = select(func.max(c.id)).scalar_subquery()
+    yield [Command(table.insert().values(row))]
+    yield [Command(delete(table).where(c.id <= newest - KEPT_PROOFS))]

@@ -1,0 +1,38 @@
+"""The calendars of subscriptions, moved on by the periodic job (semantics §7)."""
+
+from dataclasses import dataclass
+
+from relay_billing.domain.changes import Changes, SubscriptionTurn
+from relay_billing.domain.subscription_funding import turn_of
+from relay_billing.flows.context import BATCH, Context
+from relay_billing.store.commands import Steps
+from relay_billing.store.due import load_due_subscriptions
+from relay_billing.store.writes import write
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """What came of one batch."""
+
+    moved: int
+    """Subscriptions whose calendar or status changed."""
+    last_id: int | None
+    """Where the next batch goes on; None: that was all."""
+
+
+def turn(context: Context, after_id: int) -> Steps[Turned]:
+    """Begin due periods and end subscriptions whose time is over, of one batch of ids above `after_id`."""
+    sheet = context.worksheet()
+    yield from load_due_subscriptions(sheet, after_id, BATCH)
+    looked_at = sorted(sheet.subscriptions)
+    for subscription in list(sheet.subscriptions.values()):
+        if not subscription.active(sheet.now):
+            times = (subscription.last_reset_time, subscription.next_reset_time)
+            sheet.post(Changes(turn=SubscriptionTurn(subscription.id, *times, "expired")))
+            continue
+        turned, forgotten = turn_of(sheet, subscription)
+        if turned is not None and forgotten:
+            sheet.post(Changes(movements=forgotten, turn=turned))
+    moved = len(sheet.turns)
+    yield from write(sheet, context.dialect)
+    return Turned(moved, looked_at[-1] if len(looked_at) == BATCH else None)

@@ -1,0 +1,90 @@
+"""One token as its row has it: read by index, in bounded lists, changing nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, select
+
+from relay_billing import schema
+from relay_billing.domain import checks
+from relay_billing.domain.account_type import AccountType
+from relay_billing.domain.sessions import BillingSession
+from relay_billing.flows.context import Context
+from relay_billing.flows.history import MAX_ROWS, Entry
+from relay_billing.flows.recent import RECENT, movements, open_holds
+from relay_billing.store.commands import Command, Steps
+from relay_billing.store.rows import session_of
+
+SHOWN_OF_KEY = 4
+"""Characters of an API key that leave the database, of a key that has at least four times as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One row of `tokens`; of the API key itself only its beginning."""
+
+    id: int
+    user_id: int
+    name: str
+    status: int
+    remain_quota: int
+    used_quota: int
+    unlimited_quota: bool
+    key: str
+
+    @classmethod
+    def rows(cls, where: ColumnElement[bool]) -> Select[Any]:
+        """Rows of `tokens`. The key is cut in the database: the rest of it never gets here."""
+        c = schema.tokens.c
+        long_enough = func.length(c.key) >= 4 * SHOWN_OF_KEY
+        rows = select(
+            c.id,
+            c.user_id,
+            c.name,
+            c.status,
+            c.remain_quota,
+            c.used_quota,
+            c.unlimited_quota,
+            func.substr(c.key, 1, SHOWN_OF_KEY).label("beginning"),
+            long_enough.label("long_enough"),
+        )
+        return rows.where(where).order_by(c.id).limit(MAX_ROWS)
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Key":
+        """The token of one such row."""
+        values = {name: row[name] for name in cls.__dataclass_fields__ if name != "key"}
+        values["unlimited_quota"] = bool(row["unlimited_quota"])
+        return cls(**values, key=f"{row['beginning']}***" if row["long_enough"] else "***")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAccount:
+    """One token as the tables have it. Amounts are quota."""
+
+    token: Key
+    holds: int
+    held: int
+    open_sessions: tuple[BillingSession, ...]
+    movements: tuple[Entry, ...]
+
+
+def token(context: Context, token_id: int, recent: int = RECENT) -> Steps[TokenAccount | None]:
+    """One token; None: there is none. `recent`: how many open holds and movements are listed."""
+    checks.row_id("token_id", token_id)
+    checks.whole("recent", recent, 1, MAX_ROWS)
+    found, total, newest, moved = yield [
+        Command(Key.rows(schema.tokens.c.id == token_id)),
+        *open_holds(schema.billing_sessions.c.token_id == token_id, recent),
+        movements(AccountType.TOKEN, token_id, recent),
+    ]
+    if not found.rows:
+        return None
+    return TokenAccount(
+        Key.of_row(found.rows[0]),
+        total.rows[0]["holds"],
+        total.rows[0]["held"],
+        tuple(session_of(row) for row in newest.rows),
+        tuple(Entry(**row) for row in moved.rows),
+    )

@@ -1,0 +1,108 @@
+"""The same transactions for asyncio: what `drivers` does, awaited."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar, cast
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from relay_billing.store.commands import Alone, Command, Reply, Steps
+from relay_billing.store.dialects import Dialect
+from relay_billing.store.drivers import (
+    NOTHING_KNOWN,
+    PIPELINING,
+    Attempts,
+    Kept,
+    bounds_of,
+    engine_options,
+    reply_of,
+    url_of,
+)
+from relay_billing.store.pipeline import aexecuted_alone, apiped, pipelined
+from relay_billing.store.waits import OWN_PARAMETERS, Bounds, Waits, waits_of
+
+T = TypeVar("T")
+
+
+async def _acarried_out(connection: AsyncConnection, commands: Sequence[Command], *, first: bool) -> Sequence[Reply]:
+    if connection.dialect.driver in PIPELINING and pipelined(commands):
+        return await apiped(connection, commands, first=first)
+    return [reply_of(await connection.execute(each.statement, each.parameters)) for each in commands]
+
+
+@asynccontextmanager
+async def _atransaction(engine: AsyncEngine, dialect: Dialect, *, reading: bool) -> AsyncIterator[AsyncConnection]:
+    begin = dialect.begin_reading if reading else dialect.begin
+    if begin is None:
+        async with engine.begin() as connection:
+            yield connection
+        return
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        for statement in dialect.opening:
+            await connection.exec_driver_sql(statement)
+        await connection.exec_driver_sql(begin)
+        try:
+            yield connection
+        except BaseException:
+            await connection.exec_driver_sql("ROLLBACK")
+            raise
+        await connection.exec_driver_sql("COMMIT")
+
+
+async def _aalone(engine: AsyncEngine, command: Alone) -> Reply:
+    try:
+        async with engine.connect() as connection:
+            return await aexecuted_alone(connection, command)
+    except SQLAlchemyError:
+        return NOTHING_KNOWN
+
+
+async def atransact(engine: AsyncEngine, dialect: Dialect, make: Callable[[], Steps[T]], *, reading: bool = False) -> T:
+    """As `transact`, on an async engine."""
+    bounds = bounds_of(engine)
+    with bounds.call():
+        attempts, kept = Attempts(dialect, engine.pool, bounds), Kept()
+        while True:
+            try:
+                return await _aattempt(engine, dialect, make(), kept, reading=reading)
+            except SQLAlchemyError as error:
+                pause = attempts.failed(error)
+            await asyncio.sleep(pause)
+
+
+async def _aattempt(engine: AsyncEngine, dialect: Dialect, steps: Steps[T], kept: Kept, *, reading: bool) -> T:
+    try:
+        commands = next(steps)
+        if commands and isinstance(commands[0], Alone):
+            if kept.reply is None:
+                kept.reply = await _aalone(engine, commands[0])
+            commands = steps.send([kept.reply])
+    except StopIteration as end:
+        return cast(T, end.value)
+    async with _atransaction(engine, dialect, reading=reading) as connection:
+        first = True
+        try:
+            while True:
+                replies = await _acarried_out(connection, cast("Sequence[Command]", commands), first=first)
+                commands, first = steps.send(replies), False
+        except StopIteration as end:
+            return cast(T, end.value)
+
+
+def async_engine_of(database_url: str) -> AsyncEngine:
+    """As `engine_of`, for asyncio; SQLite is reached through aiosqlite."""
+    url = url_of(database_url)
+    postgresql = url.get_backend_name() == "postgresql"
+    bounds = Bounds(waits_of(url, Waits(), None), cuts=postgresql)
+    driver = "postgresql+psycopg" if postgresql else "sqlite+aiosqlite"
+    url = url.set(drivername=driver).difference_update_query(OWN_PARAMETERS)
+    made = create_async_engine(url, **engine_options(url, bounds, keep=True))
+    if postgresql:
+        # Imports psycopg, an extra that SQLite does without.
+        from relay_billing.store.connections import bound
+
+        bound(made.sync_engine, bounds)
+    return made

@@ -1,0 +1,45 @@
+"""What periodic work looks for: calendars that have to move, holds that are over, intents that wait."""
+
+from sqlalchemy import or_, select
+
+from relay_billing.domain.plans import Plan
+from relay_billing.domain.sessions import State
+from relay_billing.domain.worksheet import Worksheet
+from relay_billing.schema import billing_sessions, in_state, open_states, subscription_plans, user_subscriptions
+from relay_billing.store import statements
+from relay_billing.store.commands import Command, Load
+from relay_billing.store.rows import NOTHING, fill_accounts
+
+
+def load_due_subscriptions(sheet: Worksheet, after_id: int, limit: int) -> Load:
+    """Lock the next subscriptions whose calendar or status has to move, by id (semantics §7)."""
+    c, p = user_subscriptions.c, subscription_plans.c
+    periodic = select(p.id).where(p.quota_reset_period != "never")
+    due = or_(
+        c.end_time <= sheet.now,
+        (c.next_reset_time > 0) & (c.next_reset_time <= sheet.now),
+        (c.next_reset_time == 0) & c.plan_id.in_(periodic),
+    )
+    rows = select(user_subscriptions).where(c.id > after_id, c.status == "active", due)
+    subscriptions, plans = yield [
+        Command(statements.locked(rows.order_by(c.id).limit(limit))),
+        Command(statements.PLANS.where(p.quota_reset_period != "never")),
+    ]
+    fill_accounts(sheet, NOTHING, subscriptions, NOTHING)
+    sheet.plans.update({row["id"]: Plan(**row) for row in plans.rows})
+
+
+def expired_ids(now_ms: int, limit: int) -> Command:
+    """Request ids of holds that nobody closed in time, oldest first; other sweepers' are skipped (semantics §8)."""
+    c = billing_sessions.c
+    where = (in_state(State.PRECONSUMED.value), c.expires_at < now_ms, c.intent.is_(None), c.parked.is_(False))
+    rows = select(c.request_id).where(*where).order_by(c.expires_at).limit(limit)
+    return Command(rows.with_for_update(key_share=True, skip_locked=True))
+
+
+def waiting_ids(before_ms: int, limit: int) -> Command:
+    """Request ids whose intent has waited since before `before_ms`; other sweepers' are skipped (semantics §9)."""
+    c = billing_sessions.c
+    where = (c.intent.is_not(None), open_states(), c.intent_at < before_ms, c.parked.is_(False))
+    rows = select(c.request_id).where(*where).order_by(c.intent_at).limit(limit)
+    return Command(rows.with_for_update(key_share=True, skip_locked=True))

@@ -1,0 +1,60 @@
+"""Load as generators of commands. The lock order stands here, once: sessions, users, subscriptions, tokens.
+
+A generator yields lists of commands and is sent a list of replies; `drivers` runs it on a connection, sync or async.
+"""
+
+from collections.abc import Collection
+
+from relay_billing.domain.plans import Plan
+from relay_billing.domain.requests import PreConsume
+from relay_billing.domain.worksheet import Worksheet
+from relay_billing.store import statements
+from relay_billing.store.commands import Command, Load
+from relay_billing.store.rows import NOTHING, fill_accounts, fill_sessions
+
+
+def _load_accounts(sheet: Worksheet, user_ids: Collection[int], token_ids: Collection[int]) -> list[Command]:
+    """Lock all that a pre-consume of these users may take from: wallets, subscriptions with their plans, tokens."""
+    ids = sorted(user_ids)
+    commands = [
+        Command.of_constant(statements.LOCK_USERS, ids=ids),
+        Command.of_constant(statements.LOCK_ACTIVE_SUBSCRIPTIONS, ids=ids, now=sheet.now),
+        Command.of_constant(statements.LOCK_TOKENS, ids=sorted(token_ids)),
+        Command.of_constant(statements.PLANS_OF_ACTIVE, ids=ids, now=sheet.now),
+    ]
+    if sheet.policy.trust_max_inflight:
+        commands.append(Command.of_constant(statements.TRUSTED_OPEN, ids=ids))
+    return commands
+
+
+def load_for_holds(sheet: Worksheet, requests: Collection[PreConsume]) -> Load:
+    """Read the sessions that may be replayed, and lock the accounts, all in one list."""
+    user_ids = {each.user_id for each in requests}
+    token_ids = {each.token_id for each in requests if each.token_id is not None}
+    read = Command.of_constant(statements.READ_SESSIONS, ids=sorted({each.request_id for each in requests}))
+    found, wallets, subscriptions, keys, plans, *counts = yield [read, *_load_accounts(sheet, user_ids, token_ids)]
+    fill_sessions(sheet, found)
+    fill_accounts(sheet, wallets, subscriptions, keys)
+    sheet.plans.update({row["id"]: Plan(**row) for row in plans.rows})
+    for reply in counts:
+        sheet.trusted_open.update({row["user_id"]: row["open"] for row in reply.rows})
+
+
+def load_wallets(sheet: Worksheet, user_ids: Collection[int]) -> Load:
+    """Lock wallets alone."""
+    (wallets,) = yield [Command.of_constant(statements.LOCK_USERS, ids=sorted(user_ids))]
+    fill_accounts(sheet, wallets, NOTHING, NOTHING)
+
+
+def load_for_jobs(sheet: Worksheet, request_ids: Collection[str]) -> Load:
+    """Lock sessions, then the accounts that they were paid from: a session never changes whose it is."""
+    ids = sorted(request_ids)
+    locks = (
+        statements.LOCK_SESSIONS,
+        statements.LOCK_USERS_OF,
+        statements.LOCK_SUBSCRIPTIONS_OF,
+        statements.LOCK_TOKENS_OF,
+    )
+    found, *accounts = yield [Command.of_constant(each, ids=ids) for each in locks]
+    fill_sessions(sheet, found)
+    fill_accounts(sheet, *accounts)

@@ -1,0 +1,1 @@
+"""Counters, gauges of database and broker, and a worker's `/metrics` and `/ready`."""
