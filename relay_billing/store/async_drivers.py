@@ -1,4 +1,4 @@
-"""The same transactions for asyncio: what `drivers` does, awaited."""
+"""Runs steps in a transaction on asyncio: the async counterpart of `drivers`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -101,7 +101,7 @@ def async_engine_of(database_url: str) -> AsyncEngine:
     url = url.set(drivername=driver).difference_update_query(OWN_PARAMETERS)
     made = create_async_engine(url, **engine_options(url, bounds, keep=True))
     if postgresql:
-        # Imports psycopg, an extra that SQLite does without.
+        # Imports psycopg, an extra that SQLite does not need.
         from relay_billing.store.connections import bound
 
         bound(made.sync_engine, bounds)

@@ -11,12 +11,12 @@ BUSY_TIMEOUT_MS = 10_000
 
 
 def _row_by_row(statement: Insert | Update, rows: Rows) -> Command:
-    """One statement, sent with many sets of parameters: what every driver can do."""
+    """One statement, sent with many sets of parameters (`executemany`)."""
     return Command(statement, rows, len(rows) if isinstance(statement, Update) else None)
 
 
 def _transient(error: DBAPIError) -> bool:
-    # sqlite3 has one OperationalError for a busy database and a missing table; only the words tell them apart.
+    # sqlite3 has one OperationalError for a busy database and a missing table; only the message differs.
     words = str(error.orig)
     return "locked" in words or "busy" in words
 
