@@ -20,7 +20,8 @@ class Gathering:
     """How calls are gathered. Raises InvalidRequest, naming the field, for a value out of range."""
 
     window_ms: int = 2
-    """Milliseconds a call waits for others while a batch is under way and a lane is free. A lone call never waits."""
+    """Milliseconds a call waits for others while a batch is under way and a lane is free, and of threads, for those
+    that were answered together with it. A lone call never waits."""
     calls: int = 64
     """Most calls of one batch; more than 64 lengthen the wait of each and gain little."""
     waiting: int = 10_000
@@ -62,14 +63,17 @@ def next_turn(
     batches: int,
     calls: int,
     last: int = 0,
+    expected: int = 0,
     freed: bool = False,
     closed: bool = False,
 ) -> Turn:
     """Whether a batch begins, and of how many calls.
 
     `waiting` calls wait, the first of them for `waited_s` seconds; `batches` are under way, with `calls` calls in all;
-    the last batch that ended had `last` calls. `freed`: it has just ended, so its lane takes the calls that came
-    meanwhile. `closed`: no call waits for others to come.
+    the last batch that ended had `last` calls. `expected`: so many calls are about to come, and a batch waits for them
+    within the window: threads that were answered together call again one after the other, tasks in the same turn of
+    the event loop. `freed`: a batch has just ended, so its lane takes the calls that came meanwhile. `closed`: no call
+    waits for others to come.
     """
     if not waiting:
         return Turn(0)
@@ -81,8 +85,9 @@ def next_turn(
     if free <= 0:
         return Turn(0)
     left_s = how.window_ms / 1000 - waited_s
-    begins = freed or closed or not batches or waiting >= min(WORTH_A_LANE, how.calls)
-    if not begins and left_s > 0:
+    # While nothing is under way, a batch needs nobody but the callers that are about to call again.
+    enough = expected if freed or not batches else max(WORTH_A_LANE, expected)
+    if not closed and waiting < min(enough, how.calls) and left_s > 0:
         return Turn(0, left_s)
     # Many calls are split among the free lanes, so that the database works on one batch while Python decides another.
     lanes = min(free, max(1, waiting // WORTH_A_LANE))

@@ -135,6 +135,7 @@ class ThreadGatherer(Generic[Item, Answer]):
             batches=self._batches,
             calls=self._calls,
             last=self._last,
+            expected=self._last if self._last > 1 else 0,
             freed=freed,
             closed=self._closed,
         )
