@@ -1,4 +1,4 @@
-"""`make bench`: everything, or the parts that are named: holds, settles, tuning, growth, memory."""
+"""`make bench`: everything, or the parts that are named: price, holds, settles, tuning, growth, memory."""
 
 import argparse
 import json
@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine, text
 
-from benchmarks import growth, holds, page, plots, settles, tuning
+from benchmarks import growth, holds, page, plots, price, settles, tuning
 from benchmarks.measure import USERS, Scenario, play
 from benchmarks.site import Site, opened, worker
 
-PARTS = ("holds", "settles", "tuning", "growth", "memory")
+PARTS = ("price", "holds", "settles", "tuning", "growth", "memory")
 MEMORY_SETTLES = 1_000_000
 PGBENCH = """\\set of random(1, {users})
 BEGIN;
@@ -112,6 +112,9 @@ def main() -> None:
     chosen = parser.parse_args()
     results: dict[str, Any] = json.loads(plots.RESULTS.read_text()) if plots.RESULTS.exists() else {}
     scenarios: list[Scenario] = []
+    if "price" in chosen.parts:
+        with opened() as site:
+            results["price"] = price.measured(site)
     if "holds" in chosen.parts:
         with opened() as site:
             results["machine"] = machine(site)

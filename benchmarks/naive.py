@@ -18,6 +18,8 @@ app.conf.update(
     control_queue_exclusive=True,
     event_queue_exclusive=True,
     worker_prefetch_multiplier=4,
+    # As ours, which Flower needs.
+    worker_send_task_events=True,
 )
 _engines: dict[int, object] = {}
 

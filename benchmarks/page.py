@@ -41,37 +41,69 @@ def _machine(results: Results) -> str:
 
 
 def _reached(results: Results) -> str:
-    lone, many, more = "wallet, evenly, 1 callers", "wallet, evenly, 64 callers", "wallet, evenly, 256 callers"
-    ours = "AsyncBillingClient"
-    at_64, at_256 = _way(results, many, ours), _way(results, more, ours)
-    through = "settle through redis"
+    lone, many = "wallet, evenly, 1 callers", "wallet, evenly, 64 callers"
+    threads, naive, through = "wallet, evenly, 8 callers", "naive ORM", "settle through redis"
+    by_threads, alone = (_way(results, each, "BillingClient")["per_second"] for each in (threads, lone))
+    crowd, orm = _way(results, many, "AsyncBillingClient"), _way(results, lone, naive)
     rows = [
-        ("one caller, wallet, against the naive ORM", "4 times", _times(results, lone, "naive ORM")),
-        ("the same against the seed's sequence", "1.5 times", _times(results, lone, "seed's sequence")),
+        ("one caller, against the naive ORM", "4.5 times", _times(results, lone, naive)),
+        ("the same, against the seed's sequence", "2.5 times", _times(results, lone, "seed's sequence")),
+        ("8 threads, against the naive ORM with 8 threads", "6 times", _times(results, threads, naive)),
+        ("8 threads, against one caller", "3 times", f"{by_threads / alone:.1f} times"),
+        ("64 asyncio callers, against the naive ORM with 64 threads", "40 times", _times(results, many, naive)),
+        ("the same, one hot wallet", "60 times", _times(results, "wallet, one hot wallet, 64 callers", naive)),
         (
-            f"64 callers, even, `{ours}` against the naive ORM with 64 threads",
-            "20 times",
-            _times(results, many, "naive ORM"),
+            "p99 with 64 asyncio callers, of what the naive ORM with one caller takes",
+            "6.7 times",
+            f"{crowd['p99_ms'] / orm['p50_ms']:.1f} times ({crowd['p99_ms']:.1f} and {orm['p50_ms']:.1f} ms)",
         ),
         (
-            "64 callers, one hot wallet, against the naive ORM",
-            "30 times",
-            _times(results, "wallet, one hot wallet, 64 callers", "naive ORM"),
-        ),
-        ("p99 with 64 callers", "15 ms", f"{at_64['p99_ms']:.1f} ms"),
-        ("256 callers against 64: throughput", "0.9 times", f"{at_256['per_second'] / at_64['per_second']:.2f} times"),
-        (
-            "settles through Redis, coalesced, against a naive task a settle",
-            "20 times",
+            "settles through Redis, 500 jobs a message, against a naive task a settle",
+            "50 times",
             _times(results, f"{through}, 500 jobs a message", "naive task"),
         ),
         (
             "settles through Redis, one job a message, against the naive task",
-            "1.5 times",
+            "1 times",
             _times(results, f"{through}, 1 job a message", "naive task"),
         ),
+        ("SQLite, one caller, against the naive ORM", "1.5 times", _times(results, "SQLite, 1 callers", naive)),
+        ("SQLite, 8 threads, against the naive ORM", "4 times", _times(results, "SQLite, 8 callers", naive)),
     ]
     return _table(("what", "wanted", "measured"), rows)
+
+
+def _parts(results: Results) -> str:
+    """What one item costs, by where it is spent."""
+    columns = ("wall_us", "client_us", "driver_us", "server_us", "commit_us", "rest_us")
+    rows = (
+        (each["what"], each["batch"], *("" if each[of] is None else f"{each[of]:,.0f}" for of in columns))
+        for each in results["price"]["parts"]
+    )
+    return _table(("what", "a batch", "all", "Python", "driver", "server", "commit", "rest"), rows)
+
+
+def _variants(results: Results) -> str:
+    """What the server needs without an index, or without ledger rows."""
+    rows = (
+        (
+            each["variant"],
+            f"{each['hold_us']:.0f}",
+            f"{each['settle_us']:.0f}",
+            f"{each['hold_wal_bytes']:,}",
+            f"{each['settle_wal_bytes']:,}",
+        )
+        for each in results["price"]["variants"]
+    )
+    head = ("", "a hold, µs", "a settle, µs", "log a hold, bytes", "log a settle, bytes")
+    return _table(head, rows)
+
+
+def _trips(results: Results) -> str:
+    rows = (
+        (each["what"], each["batch"], each["statements"], each["round_trips"]) for each in results["price"]["trips"]
+    )
+    return _table(("what", "a batch", "statements", "round trips"), rows)
 
 
 def _figures(results: Results) -> str:
@@ -126,6 +158,9 @@ def _memory(results: Results) -> str:
 PARTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "machine": ("machine", _machine),
     "reached": ("scenarios", _reached),
+    "price": ("price", _parts),
+    "variants": ("price", _variants),
+    "trips": ("price", _trips),
     "figures": ("scenarios", _figures),
     "floor": ("floor", _floor),
     "growth": ("growth", _growth),
