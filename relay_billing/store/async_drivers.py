@@ -12,6 +12,7 @@ from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.drivers import (
     NOTHING_KNOWN,
+    OPENED,
     PIPELINING,
     Attempts,
     Kept,
@@ -41,8 +42,11 @@ async def _atransaction(engine: AsyncEngine, dialect: Dialect, *, reading: bool)
         return
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        for statement in dialect.opening:
-            await connection.exec_driver_sql(statement)
+        known = (await connection.get_raw_connection()).info
+        if OPENED not in known:
+            for statement in dialect.opening:
+                await connection.exec_driver_sql(statement)
+            known[OPENED] = True
         await connection.exec_driver_sql(begin)
         try:
             yield connection

@@ -26,7 +26,7 @@ class Dialect:
     name: str
     insert: Callable[[Table], Insert]
     opening: tuple[str, ...]
-    """Statements before a transaction, in autocommit."""
+    """Statements before the first transaction of a connection, in autocommit; they hold for as long as it lives."""
     begin: str | None
     """How a transaction begins; None: as the driver does it."""
     begin_reading: str | None

@@ -16,6 +16,7 @@ from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, Upda
 from relay_billing.store.allowance import lengthened
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
+from relay_billing.store.direct import carried_out, tell
 from relay_billing.store.failures import cause_of
 from relay_billing.store.pipeline import executed_alone, piped, pipelined
 from relay_billing.store.postgresql import POSTGRESQL
@@ -44,6 +45,10 @@ BOUNDS = "relay_billing_bounds"
 """The execution option in which an engine carries its `Bounds`."""
 PIPELINING = ("psycopg", "psycopg_async")
 """Drivers, as SQLAlchemy calls them, that are sent statements past it; others go the long way."""
+DIRECT = "pysqlite"
+"""The same of SQLite, a statement at a time."""
+OPENED = "relay_billing_opened"
+"""What a pooled connection is marked with that has carried out `Dialect.opening`."""
 STREAMED = {"stream_results": True, "yield_per": 1_000}
 """Options of a streamed read, which has 1,000 rows in memory."""
 NOTHING_KNOWN = Reply((), 0)
@@ -72,7 +77,13 @@ def _carried_out(connection: Connection, commands: Sequence[Command], *, first: 
     """Carry out one list of commands. `first`: of its transaction."""
     if connection.dialect.driver in PIPELINING and pipelined(commands):
         return piped(connection, commands, first=first)
-    return [reply_of(connection.execute(each.statement, each.parameters)) for each in commands]
+    direct = connection.dialect.driver == DIRECT
+    return [
+        carried_out(connection, each)
+        if direct and each.constant
+        else reply_of(connection.execute(each.statement, each.parameters))
+        for each in commands
+    ]
 
 
 @contextmanager
@@ -83,15 +94,17 @@ def _transaction(engine: Engine, dialect: Dialect, *, reading: bool) -> Iterator
             yield connection
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for statement in dialect.opening:
-            connection.exec_driver_sql(statement)
-        connection.exec_driver_sql(begin)
+        if OPENED not in connection.info:
+            for statement in dialect.opening:
+                tell(connection, statement)
+            connection.info[OPENED] = True
+        tell(connection, begin)
         try:
             yield connection
         except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
+            tell(connection, "ROLLBACK")
             raise
-        connection.exec_driver_sql("COMMIT")
+        tell(connection, "COMMIT")
 
 
 def bounds_of(engine: "Engine | AsyncEngine") -> Bounds:

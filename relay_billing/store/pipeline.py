@@ -13,7 +13,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from relay_billing.store.allowance import KEEP_PLANS
 from relay_billing.store.commands import Alone, Command, Reply
-from relay_billing.store.failures import left_by
+from relay_billing.store.raised import driver_of, left_with, raised
 
 if TYPE_CHECKING:
     # An extra: SQLite does without it.
@@ -84,32 +84,10 @@ def pipelined(commands: Sequence[Command]) -> bool:
     return all(each.constant for each in commands)
 
 
-def _driver(connection: Connection) -> Any:  # noqa: ANN401
-    """The module psycopg."""
-    return connection.dialect.loaded_dbapi
-
-
 def _opening(raw: object) -> str:
     """What a pipelined transaction begins with; an engine that somebody else has made says nothing of it."""
     opening: str = getattr(raw, "opening", KEEP_PLANS)
     return opening
-
-
-def _failed(connection: Connection, error: Exception, statement: str) -> DBAPIError:
-    """The error as SQLAlchemy would have raised it. Where `connection_invalidated`, the caller has to do that."""
-    left = _left(connection.engine, connection.connection, error)
-    made = DBAPIError.instance(statement, None, error, _driver(connection).Error, connection_invalidated=left)
-    assert isinstance(made, DBAPIError)
-    return made
-
-
-def _left(engine: Engine, pooled: PoolProxiedConnection, error: Exception) -> bool:
-    """Whether the connection is of no use after this error; then the pool makes the others of its time anew, too."""
-    left = engine.dialect.is_disconnect(error, pooled.dbapi_connection, None) or left_by(error)  # type: ignore[arg-type]
-    if left:
-        # What SQLAlchemy does itself for a statement that it has run.
-        engine.pool._invalidate(pooled, error, _checkin=False)
-    return left
 
 
 def _statements(commands: Sequence[Command]) -> str:
@@ -118,7 +96,7 @@ def _statements(commands: Sequence[Command]) -> str:
 
 def piped(connection: Connection, commands: Sequence[Command], *, first: bool) -> list[Reply]:
     """Carry the commands out in one round trip; the replies are in their order. `first`: of their transaction."""
-    driver = _driver(connection)
+    driver = driver_of(connection)
     raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     try:
         with raw.pipeline():
@@ -131,7 +109,7 @@ def piped(connection: Connection, commands: Sequence[Command], *, first: bool) -
             for command, cursor in zip(commands, cursors, strict=True)
         ]
     except driver.Error as error:
-        made = _failed(connection, error, _statements(commands))
+        made = raised(connection, error, _statements(commands))
         if made.connection_invalidated:
             connection.invalidate(error)
         raise made from error
@@ -141,7 +119,7 @@ async def apiped(connection: "AsyncConnection", commands: Sequence[Command], *, 
     """As `piped`, on an async connection."""
     known = connection.sync_connection
     assert known is not None
-    driver = _driver(known)
+    driver = driver_of(known)
     raw: psycopg.AsyncConnection[Any] = known.connection.driver_connection  # type: ignore[assignment]
     try:
         async with raw.pipeline():
@@ -153,7 +131,7 @@ async def apiped(connection: "AsyncConnection", commands: Sequence[Command], *, 
             for command, cursor in zip(commands, cursors, strict=True)
         ]
     except driver.Error as error:
-        made = _failed(known, error, _statements(commands))
+        made = raised(known, error, _statements(commands))
         if made.connection_invalidated:
             await connection.invalidate(error)
         raise made from error
@@ -188,7 +166,7 @@ def executed_alone(engine: Engine, alone: Alone) -> Reply:
             if not raw.closed:
                 raw.autocommit = False
     except driver.Error as error:
-        if _left(engine, pooled, error):
+        if left_with(engine, pooled, error):
             pooled.invalidate(error)
         raise
     finally:
@@ -199,7 +177,7 @@ async def aexecuted_alone(connection: "AsyncConnection", alone: Alone) -> Reply:
     """As `executed_alone`, on an async connection."""
     known = connection.sync_connection
     assert known is not None
-    driver = _driver(known)
+    driver = driver_of(known)
     raw: psycopg.AsyncConnection[Any] = known.connection.driver_connection  # type: ignore[assignment]
     try:
         await raw.set_autocommit(True)
@@ -210,7 +188,7 @@ async def aexecuted_alone(connection: "AsyncConnection", alone: Alone) -> Reply:
             if not raw.closed:
                 await raw.set_autocommit(False)
     except driver.Error as error:
-        made = _failed(known, error, alone.statement)
+        made = raised(known, error, alone.statement)
         if made.connection_invalidated:
             await connection.invalidate(error)
         raise made from error

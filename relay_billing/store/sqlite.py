@@ -12,7 +12,7 @@ BUSY_TIMEOUT_MS = 10_000
 
 def _row_by_row(statement: Insert | Update, rows: Rows) -> Command:
     """One statement, sent with many sets of parameters: what every driver can do."""
-    return Command(statement, rows, len(rows) if isinstance(statement, Update) else None)
+    return Command(statement, rows, len(rows) if isinstance(statement, Update) else None, constant=True)
 
 
 def _transient(error: DBAPIError) -> bool:

@@ -93,8 +93,8 @@ def _child(database_url: str, name: str, point: int, folder: str) -> None:
     if engine.dialect.name == "postgresql":
         _step_at_the_driver(step)
     else:
-        for moment in ("before_cursor_execute", "after_cursor_execute"):
-            event.listen(engine, moment, step)
+        # Every statement that SQLite is given, past SQLAlchemy too: after one is before the next.
+        event.listen(engine, "connect", lambda connection, _: connection.set_trace_callback(step))
     USE_CASES[name](engine)
     step()
     engine.dispose()
