@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
+from relay_billing.store.direct import give_back, take_over
 from relay_billing.store.drivers import (
     NOTHING_KNOWN,
     OPENED,
@@ -41,19 +42,22 @@ async def _atransaction(engine: AsyncEngine, dialect: Dialect, *, reading: bool)
             yield connection
         return
     async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        known = (await connection.get_raw_connection()).info
-        if OPENED not in known:
-            for statement in dialect.opening:
-                await connection.exec_driver_sql(statement)
-            known[OPENED] = True
-        await connection.exec_driver_sql(begin)
+        before = await connection.run_sync(take_over)
         try:
-            yield connection
-        except BaseException:
-            await connection.exec_driver_sql("ROLLBACK")
-            raise
-        await connection.exec_driver_sql("COMMIT")
+            known = (await connection.get_raw_connection()).info
+            if OPENED not in known:
+                for statement in dialect.opening:
+                    await connection.exec_driver_sql(statement)
+                known[OPENED] = True
+            await connection.exec_driver_sql(begin)
+            try:
+                yield connection
+            except BaseException:
+                await connection.exec_driver_sql("ROLLBACK")
+                raise
+            await connection.exec_driver_sql("COMMIT")
+        finally:
+            await connection.run_sync(give_back, before)
 
 
 async def _aalone(engine: AsyncEngine, command: Alone) -> Reply:

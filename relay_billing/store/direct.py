@@ -77,6 +77,26 @@ def _raw(connection: Connection) -> "sqlite3.Connection":
     return raw
 
 
+def take_over(connection: Connection) -> str | None:
+    """Have transactions begin by our own word alone; returns what to give to `give_back`.
+
+    SQLAlchemy's own way, AUTOCOMMIT, ends with a PRAGMA after which SQLite prepares every statement anew: a third of a
+    hold.
+    """
+    raw: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
+    before = raw.isolation_level
+    if before is not None:
+        raw.isolation_level = None
+    return before
+
+
+def give_back(connection: Connection, before: str | None) -> None:
+    """Have transactions begin as they did before. A connection that was lost meanwhile is nobody's."""
+    if before is not None and not connection.invalidated:
+        raw: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
+        raw.isolation_level = before  # type: ignore[assignment]
+
+
 def tell(connection: Connection, words: str) -> None:
     """Carry out one statement in SQLite's own words. Raises SQLAlchemy's errors."""
     try:

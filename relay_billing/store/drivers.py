@@ -16,7 +16,7 @@ from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, Upda
 from relay_billing.store.allowance import lengthened
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
-from relay_billing.store.direct import carried_out, tell
+from relay_billing.store.direct import carried_out, give_back, take_over, tell
 from relay_billing.store.failures import cause_of
 from relay_billing.store.pipeline import executed_alone, piped, pipelined
 from relay_billing.store.postgresql import POSTGRESQL
@@ -93,18 +93,22 @@ def _transaction(engine: Engine, dialect: Dialect, *, reading: bool) -> Iterator
         with engine.begin() as connection:
             yield connection
         return
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if OPENED not in connection.info:
-            for statement in dialect.opening:
-                tell(connection, statement)
-            connection.info[OPENED] = True
-        tell(connection, begin)
+    with engine.connect() as connection:
+        before = take_over(connection)
         try:
-            yield connection
-        except BaseException:
-            tell(connection, "ROLLBACK")
-            raise
-        tell(connection, "COMMIT")
+            if OPENED not in connection.info:
+                for statement in dialect.opening:
+                    tell(connection, statement)
+                connection.info[OPENED] = True
+            tell(connection, begin)
+            try:
+                yield connection
+            except BaseException:
+                tell(connection, "ROLLBACK")
+                raise
+            tell(connection, "COMMIT")
+        finally:
+            give_back(connection, before)
 
 
 def bounds_of(engine: "Engine | AsyncEngine") -> Bounds:
