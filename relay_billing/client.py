@@ -73,13 +73,17 @@ def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:
 class BillingClient(Door):
     """Holds quota in the relay's process, and hands settles and refunds to the workers. Thread-safe, fork-safe.
 
-    On PostgreSQL up to 8 concurrent holds are not gathered, unless `gathering` says so: each is one statement.
+    Unless `gathering` says so: on PostgreSQL up to 8 concurrent holds are not gathered, for each is one statement; on
+    SQLite one batch is under way at a time, for a second one would only wait for the write lock.
     """
 
     def _open(self, database_url: str, gathering: Gathering | None) -> tuple[Waiting, Waiting]:
         how = gathering or Gathering()
         self._engine = engine_of(database_url)
-        alone = HOLDS_ALONE if gathering is None and dialect_of(self._engine).fast is not None else how.alone
+        dialect = dialect_of(self._engine)
+        alone = HOLDS_ALONE if gathering is None and dialect.fast is not None else how.alone
+        if gathering is None and dialect.one_writer:
+            how = replace(how, lanes=1)
         self._inherited: list[Pool] = []
         self._ledger = Ledger(self._engine, self._policy)
         self._holds: ThreadGatherer[PreConsume, BillingSession] = ThreadGatherer(

@@ -39,3 +39,5 @@ class Dialect:
     """Whether the same transaction, tried again, may succeed."""
     stale: Callable[[DBAPIError], bool] = _never
     """Whether the next attempt needs a connection that was made after this error; unset: never."""
+    one_writer: bool = False
+    """Whether one transaction at a time writes: others wait for it, asleep; unset: as many as there are."""

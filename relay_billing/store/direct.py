@@ -6,13 +6,13 @@ Each is compiled once; sqlite3 keeps what it has prepared by its text.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection, Executable, Select
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from relay_billing.store.commands import Command, Reply
+from relay_billing.store.commands import Command, Reply, Rows
 from relay_billing.store.raised import driver_of, raised
 
 if TYPE_CHECKING:
@@ -105,17 +105,22 @@ def tell(connection: Connection, words: str) -> None:
         raise raised(connection, error, words) from error
 
 
-def carried_out(connection: Connection, command: Command) -> Reply:
-    """Carry out a constant statement, or all its rows. Raises SQLAlchemy's errors."""
-    parameters = command.parameters
-    many = not isinstance(parameters, Mapping)
-    rows: Sequence[Mapping[str, object]] = [parameters] if isinstance(parameters, Mapping) else parameters or [{}]
-    sent = _sent(command.statement, tuple(rows[0]), many=many)
+def carried_out(connection: Connection, commands: Sequence[Command]) -> list[Reply]:
+    """Carry out constant statements in turn, each for all its rows. Raises SQLAlchemy's errors."""
+    raw, sent = _raw(connection), None
+    replies = []
     try:
-        if many:
-            cursor = _raw(connection).executemany(sent.text, [_parameters(sent, each) for each in rows])
-            return Reply((), cursor.rowcount)
-        cursor = _raw(connection).execute(sent.text, _parameters(sent, rows[0]))
-        return Reply([_row(sent, row) for row in cursor.fetchall()], cursor.rowcount)
+        for command in commands:
+            parameters = command.parameters
+            if isinstance(parameters, dict):
+                sent = _sent(command.statement, tuple(parameters), many=False)
+                cursor = raw.execute(sent.text, _parameters(sent, parameters))
+                replies.append(Reply([_row(sent, row) for row in cursor.fetchall()], cursor.rowcount))
+            else:
+                rows = cast("Rows", parameters)
+                sent = _sent(command.statement, tuple(rows[0]), many=True)
+                cursor = raw.executemany(sent.text, [_parameters(sent, each) for each in rows])
+                replies.append(Reply((), cursor.rowcount))
     except driver_of(connection).Error as error:
-        raise raised(connection, error, sent.text) from error
+        raise raised(connection, error, "" if sent is None else sent.text) from error
+    return replies

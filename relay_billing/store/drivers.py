@@ -77,13 +77,9 @@ def _carried_out(connection: Connection, commands: Sequence[Command], *, first: 
     """Carry out one list of commands. `first`: of its transaction."""
     if connection.dialect.driver in PIPELINING and pipelined(commands):
         return piped(connection, commands, first=first)
-    direct = connection.dialect.driver == DIRECT
-    return [
-        carried_out(connection, each)
-        if direct and each.constant
-        else reply_of(connection.execute(each.statement, each.parameters))
-        for each in commands
-    ]
+    if connection.dialect.driver == DIRECT and pipelined(commands):
+        return carried_out(connection, commands)
+    return [reply_of(connection.execute(each.statement, each.parameters)) for each in commands]
 
 
 @contextmanager
