@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
-from relay_billing.store.direct import give_back, take_over
+from relay_billing.store.direct import acarried_out, atell, give_back, take_over
 from relay_billing.store.drivers import (
     NOTHING_KNOWN,
     OPENED,
@@ -27,10 +27,15 @@ from relay_billing.store.waits import OWN_PARAMETERS, Bounds, Waits, waits_of
 
 T = TypeVar("T")
 
+DIRECT = "aiosqlite"
+"""The driver of SQLite that is sent constant statements past SQLAlchemy."""
+
 
 async def _acarried_out(connection: AsyncConnection, commands: Sequence[Command], *, first: bool) -> Sequence[Reply]:
     if connection.dialect.driver in PIPELINING and pipelined(commands):
         return await apiped(connection, commands, first=first)
+    if connection.dialect.driver == DIRECT and pipelined(commands):
+        return await acarried_out(connection, commands)
     return [reply_of(await connection.execute(each.statement, each.parameters)) for each in commands]
 
 
@@ -47,15 +52,15 @@ async def _atransaction(engine: AsyncEngine, dialect: Dialect, *, reading: bool)
             known = (await connection.get_raw_connection()).info
             if OPENED not in known:
                 for statement in dialect.opening:
-                    await connection.exec_driver_sql(statement)
+                    await atell(connection, statement)
                 known[OPENED] = True
-            await connection.exec_driver_sql(begin)
+            await atell(connection, begin)
             try:
                 yield connection
             except BaseException:
-                await connection.exec_driver_sql("ROLLBACK")
+                await atell(connection, "ROLLBACK")
                 raise
-            await connection.exec_driver_sql("COMMIT")
+            await atell(connection, "COMMIT")
         finally:
             await connection.run_sync(give_back, before)
 
@@ -107,7 +112,11 @@ def async_engine_of(database_url: str) -> AsyncEngine:
     bounds = Bounds(waits_of(url, Waits(), None), cuts=postgresql)
     driver = "postgresql+psycopg" if postgresql else "sqlite+aiosqlite"
     url = url.set(drivername=driver).difference_update_query(OWN_PARAMETERS)
-    made = create_async_engine(url, **engine_options(url, bounds, keep=True))
+    options = engine_options(url, bounds, keep=True)
+    if not postgresql:
+        # Once a connection, for nobody else uses this engine; each change of it is a way to aiosqlite's thread.
+        options["isolation_level"] = "AUTOCOMMIT"
+    made = create_async_engine(url, **options)
     if postgresql:
         # Imports psycopg, an extra that SQLite does without.
         from relay_billing.store.connections import bound

@@ -3,13 +3,14 @@
 Each is compiled once; sqlite3 keeps what it has prepared by its text.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sqlalchemy import Connection, Executable, Select
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from relay_billing.store.commands import Command, Reply, Rows
@@ -18,10 +19,16 @@ from relay_billing.store.raised import driver_of, raised
 if TYPE_CHECKING:
     import sqlite3
 
-_COMPILER_DIALECT = SQLiteDialect_pysqlite(paramstyle="named")  # type: ignore[no-untyped-call]
+    # An extra: threads do without it.
+    import aiosqlite
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+_COMPILER_DIALECT = SQLiteDialect_pysqlite(paramstyle="named")
 CACHED = 128
 """Compiled statements kept; there are a few dozen constant ones. As many as sqlite3 keeps prepared."""
 Process = Callable[[Any], Any]
+IsolationLevel = Literal["DEFERRED", "EXCLUSIVE", "IMMEDIATE"] | None
+"""How sqlite3 begins transactions by itself; None: it does not. The usual empty word is DEFERRED to it, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +79,24 @@ def _row(sent: Sent, row: Sequence[object]) -> dict[str, object]:
     return values
 
 
-def _raw(connection: Connection) -> "sqlite3.Connection":
-    raw: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-    return raw
+def _sent_of(command: Command) -> Sent:
+    """Of a constant statement, whose parameters are one set or a list of them."""
+    parameters = command.parameters
+    if isinstance(parameters, dict):
+        return _sent(command.statement, tuple(parameters), many=False)
+    return _sent(command.statement, tuple(cast("Rows", parameters)[0]), many=True)
 
 
-def take_over(connection: Connection) -> str | None:
+def _rows(sent: Sent, command: Command) -> list[dict[str, object]]:
+    return [_parameters(sent, each) for each in cast("Rows", command.parameters)]
+
+
+def _reply(sent: Sent, rows: Iterable[Sequence[object]]) -> Reply:
+    found = [_row(sent, row) for row in rows]
+    return Reply(found, len(found))
+
+
+def take_over(connection: Connection) -> IsolationLevel:
     """Have transactions begin by our own word alone; returns what to give to `give_back`.
 
     SQLAlchemy's own way, AUTOCOMMIT, ends with a PRAGMA after which SQLite prepares every statement anew: a third of a
@@ -90,37 +109,68 @@ def take_over(connection: Connection) -> str | None:
     return before
 
 
-def give_back(connection: Connection, before: str | None) -> None:
+def give_back(connection: Connection, before: IsolationLevel) -> None:
     """Have transactions begin as they did before. A connection that was lost meanwhile is nobody's."""
     if before is not None and not connection.invalidated:
         raw: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
-        raw.isolation_level = before  # type: ignore[assignment]
+        raw.isolation_level = before
 
 
 def tell(connection: Connection, words: str) -> None:
     """Carry out one statement in SQLite's own words. Raises SQLAlchemy's errors."""
+    raw: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
     try:
-        _raw(connection).execute(words)
+        raw.execute(words)
     except driver_of(connection).Error as error:
         raise raised(connection, error, words) from error
 
 
+def _raised(connection: Connection, error: Exception, commands: Sequence[Command]) -> DBAPIError:
+    return raised(connection, error, "; ".join(_sent_of(each).text for each in commands))
+
+
 def carried_out(connection: Connection, commands: Sequence[Command]) -> list[Reply]:
     """Carry out constant statements in turn, each for all its rows. Raises SQLAlchemy's errors."""
-    raw, sent = _raw(connection), None
+    raw: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
     replies = []
     try:
         for command in commands:
-            parameters = command.parameters
-            if isinstance(parameters, dict):
-                sent = _sent(command.statement, tuple(parameters), many=False)
-                cursor = raw.execute(sent.text, _parameters(sent, parameters))
-                replies.append(Reply([_row(sent, row) for row in cursor.fetchall()], cursor.rowcount))
+            sent = _sent_of(command)
+            if isinstance(command.parameters, dict):
+                found = raw.execute(sent.text, _parameters(sent, command.parameters)).fetchall()
+                replies.append(_reply(sent, found))
             else:
-                rows = cast("Rows", parameters)
-                sent = _sent(command.statement, tuple(rows[0]), many=True)
-                cursor = raw.executemany(sent.text, [_parameters(sent, each) for each in rows])
-                replies.append(Reply((), cursor.rowcount))
+                replies.append(Reply((), raw.executemany(sent.text, _rows(sent, command)).rowcount))
     except driver_of(connection).Error as error:
-        raise raised(connection, error, "" if sent is None else sent.text) from error
+        raise _raised(connection, error, commands) from error
+    return replies
+
+
+async def atell(connection: "AsyncConnection", words: str) -> None:
+    """As `tell`, on aiosqlite."""
+    known = connection.sync_connection
+    assert known is not None
+    raw: aiosqlite.Connection = known.connection.driver_connection  # type: ignore[assignment]
+    try:
+        await raw.execute_fetchall(words)
+    except driver_of(known).Error as error:
+        raise raised(known, error, words) from error
+
+
+async def acarried_out(connection: "AsyncConnection", commands: Sequence[Command]) -> list[Reply]:
+    """As `carried_out`, on aiosqlite: one way to its thread and back a statement, not one a step of it."""
+    known = connection.sync_connection
+    assert known is not None
+    raw: aiosqlite.Connection = known.connection.driver_connection  # type: ignore[assignment]
+    replies = []
+    try:
+        for command in commands:
+            sent = _sent_of(command)
+            if isinstance(command.parameters, dict):
+                found = await raw.execute_fetchall(sent.text, _parameters(sent, command.parameters))
+                replies.append(_reply(sent, found))
+            else:
+                replies.append(Reply((), (await raw.executemany(sent.text, _rows(sent, command))).rowcount))
+    except driver_of(known).Error as error:
+        raise _raised(known, error, commands) from error
     return replies
