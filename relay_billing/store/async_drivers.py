@@ -10,10 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
-from relay_billing.store.direct import acarried_out, atell, give_back, take_over
+from relay_billing.store.direct import acarried_out
 from relay_billing.store.drivers import (
     NOTHING_KNOWN,
-    OPENED,
     PIPELINING,
     Attempts,
     Kept,
@@ -23,6 +22,7 @@ from relay_billing.store.drivers import (
     url_of,
 )
 from relay_billing.store.pipeline import aexecuted_alone, apiped, pipelined
+from relay_billing.store.sqlite_transactions import atransaction
 from relay_billing.store.waits import OWN_PARAMETERS, Bounds, Waits, waits_of
 
 T = TypeVar("T")
@@ -46,23 +46,8 @@ async def _atransaction(engine: AsyncEngine, dialect: Dialect, *, reading: bool)
         async with engine.begin() as connection:
             yield connection
         return
-    async with engine.connect() as connection:
-        before = await connection.run_sync(take_over)
-        try:
-            known = (await connection.get_raw_connection()).info
-            if OPENED not in known:
-                for statement in dialect.opening:
-                    await atell(connection, statement)
-                known[OPENED] = True
-            await atell(connection, begin)
-            try:
-                yield connection
-            except BaseException:
-                await atell(connection, "ROLLBACK")
-                raise
-            await atell(connection, "COMMIT")
-        finally:
-            await connection.run_sync(give_back, before)
+    async with engine.connect() as connection, atransaction(connection, dialect.opening, begin):
+        yield connection
 
 
 async def _aalone(engine: AsyncEngine, command: Alone) -> Reply:

@@ -6,7 +6,7 @@ Each is compiled once; sqlite3 keeps what it has prepared by its text.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection, Executable, Select
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -27,12 +27,10 @@ _COMPILER_DIALECT = SQLiteDialect_pysqlite(paramstyle="named")
 CACHED = 128
 """Compiled statements kept; there are a few dozen constant ones. As many as sqlite3 keeps prepared."""
 Process = Callable[[Any], Any]
-IsolationLevel = Literal["DEFERRED", "EXCLUSIVE", "IMMEDIATE"] | None
-"""How sqlite3 begins transactions by itself; None: it does not. The usual empty word is DEFERRED to it, too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class _Sent:
     """A constant statement as sqlite3 is given it."""
 
     text: str
@@ -47,7 +45,7 @@ class Sent:
 
 
 @lru_cache(maxsize=CACHED)
-def _sent(statement: Executable, names: tuple[str, ...], *, many: bool) -> Sent:
+def _sent(statement: Executable, names: tuple[str, ...], *, many: bool) -> _Sent:
     """`names`: of its parameters, which are an INSERT's columns. `many`: it is sent with a list of them."""
     compiled = statement.compile(  # type: ignore[attr-defined]
         dialect=_COMPILER_DIALECT, column_keys=list(names), for_executemany=many
@@ -56,7 +54,7 @@ def _sent(statement: Executable, names: tuple[str, ...], *, many: bool) -> Sent:
     columns = dict(statement.selected_columns.items()) if isinstance(statement, Select) else {}
     given = [(name, each.type.dialect_impl(_COMPILER_DIALECT)) for name, each in compiled.binds.items()]
     read = [(name, each.type.dialect_impl(_COMPILER_DIALECT)) for name, each in columns.items()]
-    return Sent(
+    return _Sent(
         str(compiled),
         {name: each.effective_value for name, each in compiled.binds.items() if not each.required},
         tuple((name, made) for name, each in given if (made := each.bind_processor(_COMPILER_DIALECT)) is not None),
@@ -65,21 +63,21 @@ def _sent(statement: Executable, names: tuple[str, ...], *, many: bool) -> Sent:
     )
 
 
-def _parameters(sent: Sent, given: Mapping[str, object]) -> dict[str, object]:
+def _parameters(sent: _Sent, given: Mapping[str, object]) -> dict[str, object]:
     values = {**sent.inside, **given}
     for name, process in sent.given:
         values[name] = process(values[name])
     return values
 
 
-def _row(sent: Sent, row: Sequence[object]) -> dict[str, object]:
+def _row(sent: _Sent, row: Sequence[object]) -> dict[str, object]:
     values = dict(zip(sent.names, row, strict=True))
     for name, process in sent.read:
         values[name] = process(values[name])
     return values
 
 
-def _sent_of(command: Command) -> Sent:
+def _sent_of(command: Command) -> _Sent:
     """Of a constant statement, whose parameters are one set or a list of them."""
     parameters = command.parameters
     if isinstance(parameters, dict):
@@ -87,42 +85,13 @@ def _sent_of(command: Command) -> Sent:
     return _sent(command.statement, tuple(cast("Rows", parameters)[0]), many=True)
 
 
-def _rows(sent: Sent, command: Command) -> list[dict[str, object]]:
+def _rows(sent: _Sent, command: Command) -> list[dict[str, object]]:
     return [_parameters(sent, each) for each in cast("Rows", command.parameters)]
 
 
-def _reply(sent: Sent, rows: Iterable[Sequence[object]]) -> Reply:
+def _reply(sent: _Sent, rows: Iterable[Sequence[object]]) -> Reply:
     found = [_row(sent, row) for row in rows]
     return Reply(found, len(found))
-
-
-def take_over(connection: Connection) -> IsolationLevel:
-    """Have transactions begin by our own word alone; returns what to give to `give_back`.
-
-    SQLAlchemy's own way, AUTOCOMMIT, ends with a PRAGMA after which SQLite prepares every statement anew: a third of a
-    hold.
-    """
-    raw: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
-    before = raw.isolation_level
-    if before is not None:
-        raw.isolation_level = None
-    return before
-
-
-def give_back(connection: Connection, before: IsolationLevel) -> None:
-    """Have transactions begin as they did before. A connection that was lost meanwhile is nobody's."""
-    if before is not None and not connection.invalidated:
-        raw: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
-        raw.isolation_level = before
-
-
-def tell(connection: Connection, words: str) -> None:
-    """Carry out one statement in SQLite's own words. Raises SQLAlchemy's errors."""
-    raw: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-    try:
-        raw.execute(words)
-    except driver_of(connection).Error as error:
-        raise raised(connection, error, words) from error
 
 
 def _raised(connection: Connection, error: Exception, commands: Sequence[Command]) -> DBAPIError:
@@ -144,17 +113,6 @@ def carried_out(connection: Connection, commands: Sequence[Command]) -> list[Rep
     except driver_of(connection).Error as error:
         raise _raised(connection, error, commands) from error
     return replies
-
-
-async def atell(connection: "AsyncConnection", words: str) -> None:
-    """As `tell`, on aiosqlite."""
-    known = connection.sync_connection
-    assert known is not None
-    raw: aiosqlite.Connection = known.connection.driver_connection  # type: ignore[assignment]
-    try:
-        await raw.execute_fetchall(words)
-    except driver_of(known).Error as error:
-        raise raised(known, error, words) from error
 
 
 async def acarried_out(connection: "AsyncConnection", commands: Sequence[Command]) -> list[Reply]:

@@ -16,11 +16,12 @@ from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, Upda
 from relay_billing.store.allowance import lengthened
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
-from relay_billing.store.direct import carried_out, give_back, take_over, tell
+from relay_billing.store.direct import carried_out
 from relay_billing.store.failures import cause_of
 from relay_billing.store.pipeline import executed_alone, piped, pipelined
 from relay_billing.store.postgresql import POSTGRESQL
 from relay_billing.store.sqlite import SQLITE
+from relay_billing.store.sqlite_transactions import transaction
 from relay_billing.store.urls import parsed
 from relay_billing.store.waits import (
     LONG_STATEMENT_TIMEOUT_S,
@@ -47,8 +48,6 @@ PIPELINING = ("psycopg", "psycopg_async")
 """Drivers, as SQLAlchemy calls them, that are sent statements past it; others go the long way."""
 DIRECT = "pysqlite"
 """The same of SQLite, a statement at a time."""
-OPENED = "relay_billing_opened"
-"""What a pooled connection is marked with that has carried out `Dialect.opening`."""
 STREAMED = {"stream_results": True, "yield_per": 1_000}
 """Options of a streamed read, which has 1,000 rows in memory."""
 NOTHING_KNOWN = Reply((), 0)
@@ -89,22 +88,8 @@ def _transaction(engine: Engine, dialect: Dialect, *, reading: bool) -> Iterator
         with engine.begin() as connection:
             yield connection
         return
-    with engine.connect() as connection:
-        before = take_over(connection)
-        try:
-            if OPENED not in connection.info:
-                for statement in dialect.opening:
-                    tell(connection, statement)
-                connection.info[OPENED] = True
-            tell(connection, begin)
-            try:
-                yield connection
-            except BaseException:
-                tell(connection, "ROLLBACK")
-                raise
-            tell(connection, "COMMIT")
-        finally:
-            give_back(connection, before)
+    with engine.connect() as connection, transaction(connection, dialect.opening, begin):
+        yield connection
 
 
 def bounds_of(engine: "Engine | AsyncEngine") -> Bounds:

@@ -15,6 +15,7 @@ from relay_billing.store import direct, statements
 from relay_billing.store.commands import Command
 from relay_billing.store.drivers import engine_of, reply_of
 from relay_billing.store.sqlite import SQLITE
+from relay_billing.store.sqlite_transactions import tell
 from tests.fixtures.accounts import START, Clock, given
 
 POLICY = Policy(trust_quota=500)
@@ -110,7 +111,7 @@ def impatient(lite: Engine) -> Iterator[Connection]:
 
 def test_a_busy_database_is_an_error_of_sqlalchemy_that_is_tried_again(impatient: Connection) -> None:
     with pytest.raises(OperationalError) as busy:
-        direct.tell(impatient, "BEGIN IMMEDIATE")
+        tell(impatient, "BEGIN IMMEDIATE")
     assert SQLITE.transient(busy.value)
     rows = [{"of": 1, "delta": 1, "used": 0, "requests": 0}]
     with pytest.raises(OperationalError) as refused:
