@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, Unpack
+from typing import Literal, ParamSpec, TypeVar, Unpack
 
 from sqlalchemy import Pool
 
@@ -19,12 +19,15 @@ from relay_billing.domain.errors import BillingError, not_safe, telling_unsafe
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
 from relay_billing.domain.requests import HoldFields, PreConsume
 from relay_billing.domain.sessions import BillingSession
+from relay_billing.domain.sources import FUNDING
 from relay_billing.door import Closing, Door, Waiting
-from relay_billing.flows import holds
-from relay_billing.ledger import Ledger
-from relay_billing.store.drivers import dialect_of, engine_of
+from relay_billing.flows import holds, settlements
+from relay_billing.flows.context import Flow, Terms, utc_now
+from relay_billing.store.drivers import dialect_of, engine_of, transact
 
 log = logging.getLogger("relay_billing")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 HOLDS_ALONE = 8
 """Concurrent holds that go alone, a connection each, where one alone is one statement (PostgreSQL): a batch of so few
@@ -85,10 +88,11 @@ class BillingClient(Door):
         if gathering is None and dialect.one_writer:
             how = replace(how, lanes=1)
         self._inherited: list[Pool] = []
-        self._ledger = Ledger(self._engine, self._policy)
+        # Not a Ledger: what operators do is not imported into a relay.
+        self._terms = Terms(self._policy, utc_now, FUNDING, dialect)
         self._holds: ThreadGatherer[PreConsume, BillingSession] = ThreadGatherer(
             # mypy follows no ParamSpec through partial; a lambda would be one more hop of every hold.
-            partial(self._ledger.run, holds.pre_consume),  # type: ignore[call-arg]
+            partial(self._run, holds.pre_consume),  # type: ignore[call-arg]
             replace(how, alone=alone),
         )
         self._ends = ThreadGatherer(self._make_safe, replace(how, alone=1), not_safe)
@@ -97,6 +101,9 @@ class BillingClient(Door):
         # The parent's connections stay the parent's: a child that closed them would cut the parent off.
         os.register_at_fork(after_in_child=lambda: _disconnect_in_child(myself))
         return self._holds, self._ends
+
+    def _run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
+        return transact(self._engine, self._terms.dialect, lambda: flow(self._terms.context(), *args, **options))
 
     def pre_consume(self, **fields: Unpack[HoldFields]) -> ClientSession:
         """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
@@ -150,18 +157,19 @@ class BillingClient(Door):
         """One write of intents and one message for all of them (semantics §9)."""
         by_broker = self._policy.durability is Durability.BROKER
         if not (by_broker and self._publisher.post(jobs).wait(self._policy.publish_timeout)):
-            self._ledger.intend(jobs)
+            self._run(settlements.intend, jobs)
         if not by_broker:
             self._publisher.post(jobs)
         return [True] * len(jobs)
 
     def reserve(self, request_id: str, target_quota: int) -> BillingSession:
         """Raise the hold of an open session now: as `Ledger.reserve` (semantics §4)."""
-        return self._ledger.reserve(request_id, target_quota)
+        return self._run(holds.reserve, request_id, target_quota)
 
     def get(self, request_id: str) -> BillingSession:
         """The session as it stands. Raises UnknownSession."""
-        return self._ledger.get(request_id)
+        make = lambda: holds.get(self._terms.context(), request_id)  # noqa: E731, one line
+        return transact(self._engine, self._terms.dialect, make, reading=True)
 
     def close(self) -> None:
         """Carry out and post what still waits, for at most some seconds, and close all connections."""

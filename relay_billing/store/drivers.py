@@ -19,8 +19,6 @@ from relay_billing.store.dialects import Dialect
 from relay_billing.store.direct import carried_out
 from relay_billing.store.failures import cause_of
 from relay_billing.store.pipeline import executed_alone, piped, pipelined
-from relay_billing.store.postgresql import POSTGRESQL
-from relay_billing.store.sqlite import SQLITE
 from relay_billing.store.sqlite_transactions import transaction
 from relay_billing.store.urls import parsed
 from relay_billing.store.waits import (
@@ -52,14 +50,20 @@ STREAMED = {"stream_results": True, "yield_per": 1_000}
 """Options of a streamed read, which has 1,000 rows in memory."""
 NOTHING_KNOWN = Reply((), 0)
 """What a statement that commits itself is answered with where nobody can say what it did."""
-DIALECTS = {each.name: each for each in (POSTGRESQL, SQLITE)}
+SUPPORTED = ("postgresql", "sqlite")
+"""Databases, as SQLAlchemy calls them."""
 
 
 def dialect_of(engine: "Engine | AsyncEngine", *, fast_paths: bool = True) -> Dialect:
     """The dialect of an engine; `fast_paths` False: without them. Raises InvalidRequest for an unsupported database."""
-    if engine.dialect.name not in DIALECTS:
-        raise InvalidRequest("database_url", f"{engine.dialect.name} is not supported; use {', '.join(DIALECTS)}")
-    found = DIALECTS[engine.dialect.name]
+    name = engine.dialect.name
+    if name not in SUPPORTED:
+        raise InvalidRequest("database_url", f"{name} is not supported; use {', '.join(SUPPORTED)}")
+    # Imported where it is asked for, its fast paths too: a relay has one database.
+    if name == "sqlite":
+        from relay_billing.store.sqlite import SQLITE as found  # noqa: N811
+    else:
+        from relay_billing.store.postgresql import POSTGRESQL as found  # noqa: N811
     fast = fast_paths and engine.dialect.driver in PIPELINING
     return found if fast else replace(found, fast=None)
 
@@ -217,8 +221,8 @@ def streamed(engine: Engine, statements: Iterable[Executable]) -> Iterator[tuple
 def url_of(database_url: str) -> URL:
     """The URL in its parts. Raises InvalidRequest for what is none, or is of a database that is not supported."""
     url = parsed(database_url)
-    if url.get_backend_name() not in DIALECTS:
-        supported = ", ".join(DIALECTS)
+    if url.get_backend_name() not in SUPPORTED:
+        supported = ", ".join(SUPPORTED)
         raise InvalidRequest("database_url", f"{url.get_backend_name()} is not supported; use {supported}")
     own = [name for name in OWN_PARAMETERS if name in url.query]
     if own and url.get_backend_name() != "postgresql":
