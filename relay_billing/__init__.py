@@ -49,8 +49,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    # Imported when they are asked for: SQLAlchemy's part for asyncio takes a fifth of the import, and what operators
-    # do a twentieth.
+    # Imported on first use: SQLAlchemy's asyncio support takes a fifth of the import time, the flows of operators a
+    # twentieth.
     if name == "AsyncBillingClient":
         from relay_billing.aio import AsyncBillingClient
 

@@ -1,4 +1,4 @@
-"""The door for a relay that runs asyncio: the same words, awaited."""
+"""The client for a relay that runs asyncio: the same methods, awaited."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 YOUNG_MS = 1_000
-"""A cancelled call gives back only a hold that it has just taken itself, not one that it was a replay of."""
+"""A cancelled call gives back only a hold younger than this: an older one was taken by an earlier call of its id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class AsyncBillingClient(Door):
         if gathering is None and self._terms.dialect.one_writer:
             how = replace(how, lanes=1)
         self._holds: TaskGatherer[PreConsume, BillingSession] = TaskGatherer(
-            # mypy follows no ParamSpec through partial; a lambda would be one more hop of every hold.
+            # mypy follows no ParamSpec through partial; a lambda would be one more call per hold.
             partial(self._run, holds.pre_consume),  # type: ignore[call-arg]
             how,
             self._give_back,
@@ -89,7 +89,7 @@ class AsyncBillingClient(Door):
         return _bound(session, self)
 
     async def _give_back(self, request: PreConsume, session: BillingSession) -> None:
-        """The caller was cancelled while its hold was taken: nobody else knows of it."""
+        """Refund the hold of a call that was cancelled meanwhile: its caller never gets the session."""
         if session.state is State.PRECONSUMED and session.created_at >= self._terms.now_ms() - YOUNG_MS:
             try:
                 await self._make_safe([RefundJob(request.request_id, "cancelled")])
@@ -152,13 +152,13 @@ class AsyncBillingClient(Door):
         return await atransact(self._engine, self._terms.dialect, make, reading=True)
 
     async def close(self) -> None:
-        """Carry out and post what still waits, for at most some seconds, and close all connections."""
+        """Carry out and post all waiting calls, for a bounded number of seconds, and close all connections."""
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._holds.close()
                 await self._ends.close()
         except TimeoutError:
-            # What is under way ends with its call's own time; its callers get their answers then.
+            # Calls under way end by their own time-outs; their callers get their answers then.
             log.warning("closed while the database does not answer, with calls under way")
         await asyncio.to_thread(self._publisher.close)
         await self._engine.dispose()

@@ -1,4 +1,4 @@
-"""The door for a relay that runs threads."""
+"""The client for a relay that runs threads."""
 
 import atexit
 import logging
@@ -30,8 +30,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 HOLDS_ALONE = 8
-"""Concurrent holds that go alone, a connection each, where one alone is one statement (PostgreSQL): a batch of so few
-costs more than it saves. Settles and refunds are always gathered, for they share a message."""
+"""Up to this many concurrent holds run alone, one connection each, if a lone hold is one statement (PostgreSQL): a
+batch of so few costs more than it saves. Settles and refunds are always gathered, because they share a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def _bound(session: BillingSession, client: "BillingClient", closing: Closing | 
 def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:
     client = parent()
     if client is not None:
-        # Kept, for they are the parent's to close, and psycopg complains of connections that are dropped open.
+        # Kept: only the parent may close these connections, and psycopg warns of connections that are dropped open.
         client._inherited.append(client._engine.pool)
         client._engine.dispose(close=False)
         client._holds.forget()
@@ -76,8 +76,8 @@ def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:
 class BillingClient(Door):
     """Holds quota in the relay's process, and hands settles and refunds to the workers. Thread-safe, fork-safe.
 
-    Unless `gathering` says so: on PostgreSQL up to 8 concurrent holds are not gathered, for each is one statement; on
-    SQLite one batch is under way at a time, for a second one would only wait for the write lock.
+    Defaults where `gathering` is unset: on PostgreSQL up to 8 concurrent holds are not gathered, because each is one
+    statement; on SQLite one batch runs at a time, because a second one would only wait for the write lock.
     """
 
     def _open(self, database_url: str, gathering: Gathering | None) -> tuple[Waiting, Waiting]:
@@ -88,17 +88,17 @@ class BillingClient(Door):
         if gathering is None and dialect.one_writer:
             how = replace(how, lanes=1)
         self._inherited: list[Pool] = []
-        # Not a Ledger: what operators do is not imported into a relay.
+        # Not a Ledger: a relay need not import the flows of operators.
         self._terms = Terms(self._policy, utc_now, FUNDING, dialect)
         self._holds: ThreadGatherer[PreConsume, BillingSession] = ThreadGatherer(
-            # mypy follows no ParamSpec through partial; a lambda would be one more hop of every hold.
+            # mypy follows no ParamSpec through partial; a lambda would be one more call per hold.
             partial(self._run, holds.pre_consume),  # type: ignore[call-arg]
             replace(how, alone=alone),
         )
         self._ends = ThreadGatherer(self._make_safe, replace(how, alone=1), not_safe)
         atexit.register(self.close)
         myself = weakref.ref(self)
-        # The parent's connections stay the parent's: a child that closed them would cut the parent off.
+        # The child must not close the parent's connections: that would disconnect the parent.
         os.register_at_fork(after_in_child=lambda: _disconnect_in_child(myself))
         return self._holds, self._ends
 
@@ -116,8 +116,8 @@ class BillingClient(Door):
     def session(self, **fields: Unpack[HoldFields]) -> Iterator[ClientSession]:
         """Pre-consume, and refund when the block is left without a settle or by an exception.
 
-        A settle that was tried is never followed by a refund, even where it raised BillingUnavailable: the call was
-        used, so try the settle again; until then the hold stands.
+        After a settle was tried, the block never refunds, even if the settle raised BillingUnavailable: the model has
+        been called, so try the settle again; until then the hold stands.
         """
         session = self.pre_consume(**fields)
         try:
@@ -172,7 +172,7 @@ class BillingClient(Door):
         return transact(self._engine, self._terms.dialect, make, reading=True)
 
     def close(self) -> None:
-        """Carry out and post what still waits, for at most some seconds, and close all connections."""
+        """Carry out and post all waiting calls, for a bounded number of seconds, and close all connections."""
         atexit.unregister(self.close)
         self._holds.close()
         self._ends.close()

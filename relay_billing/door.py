@@ -1,4 +1,4 @@
-"""What the relay's doors have in common, the one for threads and the one for asyncio."""
+"""The base of the two clients of a relay, for threads and for asyncio."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -20,11 +20,11 @@ class Closing:
 
 
 class Waiting(Protocol):
-    """Where calls wait for their batch."""
+    """A gatherer, in which calls wait for their batch."""
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many calls wait."""
 
 
 class Door:
@@ -53,5 +53,5 @@ class Door:
         self._meter.watch("messages", lambda: self._publisher.waiting)
 
     def _open(self, database_url: str, gathering: Gathering | None) -> tuple[Waiting, Waiting]:
-        """Make the engine, and what gathers holds and ends."""
+        """Make the engine; return the gatherer of holds, and that of settles and refunds."""
         raise NotImplementedError

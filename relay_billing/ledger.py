@@ -1,4 +1,4 @@
-"""Carries flows out, each in one transaction: for one item or five hundred. Nothing else commits."""
+"""Runs flows on an engine, each in one transaction, whether for one item or five hundred."""
 
 import logging
 import time
@@ -37,10 +37,10 @@ T = TypeVar("T")
 class Ledger:
     """Holds, settles and refunds, each exactly once, on PostgreSQL or SQLite (semantics §2 to §10).
 
-    `engine` is yours to configure and dispose of. `policy` must be the same in relay and worker; `clock` returns an
-    aware datetime, for tests that step it; `fast_paths` False: everything goes the general way. Every method commits
-    its own transaction, on PostgreSQL after a statement of its own for what is plain in a batch, and raises
-    BillingUnavailable when the database can't be reached in a bounded number of attempts.
+    `engine` is yours to configure and dispose of. `policy` (unset: all defaults) must be the same in relay and worker;
+    `clock` returns an aware datetime, for tests that step it; `fast_paths` False: the general path decides everything.
+    Every method commits its own transaction, on PostgreSQL after the auto-committed statement of the fast path, and
+    raises BillingUnavailable when the database can't be reached in a bounded number of attempts.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Ledger:
         return self._terms.policy
 
     def run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
-        """Carry out a flow of `relay_billing.flows` in one transaction; return what it returns, or raise its errors."""
+        """Run a flow of `relay_billing.flows` in one transaction; return its result, or raise its errors."""
         return transact(self._engine, self._terms.dialect, lambda: flow(self._terms.context(), *args, **options))
 
     def read(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
@@ -70,7 +70,7 @@ class Ledger:
         return transact(self._engine, self._terms.dialect, make, reading=True)
 
     def run_in_batches(self, flow: Flow[P, int], *args: P.args, **options: P.kwargs) -> int:
-        """Carry out a flow that deals with up to `BATCH` rows until fewer are left; return how many in all.
+        """Repeat a flow that handles up to `BATCH` rows until fewer are left; return how many rows in all.
 
         Each of its statements may take `LONG_STATEMENT_TIMEOUT_S`.
         """
@@ -114,7 +114,7 @@ class Ledger:
         return self.run(holds.reserve, request_id, target_quota)
 
     def get(self, request_id: str) -> BillingSession:
-        """The session as it stands. Raises UnknownSession."""
+        """The session as it stands. Raises InvalidRequest or UnknownSession."""
         return self.read(holds.get, request_id)
 
     def apply(self, jobs: Sequence[SettleJob | RefundJob]) -> list[Outcome]:
@@ -149,9 +149,9 @@ class Ledger:
     def sweep(
         self, flow: Callable[[Context], Steps[list[Answer]]], tell: Callable[[Answer], None] | None = None
     ) -> Counter[Outcome]:
-        """Carry out a flow that judges up to `BATCH` jobs until fewer are left; return how many by outcome.
+        """Repeat a flow that judges up to `BATCH` jobs until fewer are left; return how many by outcome.
 
-        `tell` is called with each answer once its batch is committed; unset: nobody is.
+        `tell` is called with each answer once its batch is committed; unset: nothing is called.
         """
         outcomes: Counter[Outcome] = Counter()
         for _ in range(MAX_BATCHES):
@@ -186,22 +186,22 @@ class Ledger:
     def purge(self, retention_s: int) -> int:
         """Remove sessions closed longer ago than `retention_s` seconds, with their ledger rows; return how many.
 
-        An opening row an account carries their sum forward, so that it still adds up (semantics §10).
+        One opening row per account carries their sum forward, so that the ledger still adds up (semantics §10).
         """
         checks.whole("retention_s", retention_s, 1, MAX_SECONDS)
         return self.run_in_batches(retention.purge, self._terms.now_ms() - retention_s * 1000)
 
     def reconcile(self, since_ms: int | None = None, user_id: int | None = None) -> list[Drift]:
-        """Prove that accounts, sessions and ledger agree; return what does not, nothing when all does (semantics §10).
+        """Prove that accounts, sessions and ledger agree; return the drifts, empty if all agree (semantics §10).
 
-        `since_ms`: only what has moved since then (Unix milliseconds); `user_id`: only that user's.
+        `since_ms`: only what has moved since then (Unix milliseconds); `user_id`: only that user's; unset: everything.
         """
         return list(self.drifts(since_ms, user_id))
 
     def drifts(self, since_ms: int | None = None, user_id: int | None = None) -> Iterator[Drift]:
         """As `reconcile`, one by one: memory is bounded whatever the tables' size.
 
-        A proof of everything is remembered once it has been read to its end: the next `overview` has it.
+        The result of a full reconciliation is recorded when it has been read to its end: the next `overview` shows it.
         """
         began, found, quota = time.monotonic(), 0, 0
         try:
@@ -218,11 +218,11 @@ class Ledger:
         try:
             self.run(reconcile.remember, duration_ms, drifts, drift_quota)
         except BillingUnavailable as error:
-            # The proof itself is whole; only the next `overview` does without it.
+            # The reconciliation itself is complete; only the next `overview` lacks its result.
             log.warning("the proof could not be remembered: %s", error)
 
     def overview(self) -> Overview:
-        """How things stand now, read once through the indexes of what is open."""
+        """Totals of open holds, waiting intents and dead letters, with the last reconciliation; read by index."""
         return self.read(overview.overview)
 
 

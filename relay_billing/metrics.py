@@ -1,4 +1,4 @@
-"""What a client counts, in a registry that its relay gives. Needs `prometheus-client`, and only then imports it."""
+"""A client's metrics, in a registry of its relay. Imports `prometheus-client` only if there is a registry."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""From a hold in one round trip to a database that is tried again and again."""
+"""Seconds: from a hold in one round trip to one that is retried until its call's time-out."""
 ANSWER = "ok"
 SAFE, UNSAFE = "safe", "unsafe"
 
@@ -27,10 +27,10 @@ class Holding:
 
 
 class Meter:
-    """Counts nothing: of a client whose relay gives no registry."""
+    """Counts nothing: the meter of a client without a registry."""
 
     def watch(self, what: str, waiting: Callable[[], int]) -> None:
-        """Tell how many wait, `what` being `holds`, `ends` or `messages`."""
+        """Register a gauge that reads `waiting`; `what` is `holds`, `ends` or `messages`."""
 
     @contextmanager
     def holding(self) -> Iterator[Holding]:
@@ -43,7 +43,7 @@ class Meter:
         yield
 
     def unposted(self, jobs: Sequence[Job]) -> None:
-        """The broker did not take these."""
+        """Count jobs that the broker did not take."""
 
 
 class _RegistryMeter(Meter):
@@ -91,7 +91,7 @@ class _RegistryMeter(Meter):
             self._ends.labels(task, SAFE)
 
     def watch(self, what: str, waiting: Callable[[], int]) -> None:
-        """Tell how many wait, `what` being `holds`, `ends` or `messages`."""
+        """Register a gauge that reads `waiting`; `what` is `holds`, `ends` or `messages`."""
         self._waiting.labels(what).set_function(waiting)
 
     @contextmanager
@@ -122,7 +122,7 @@ class _RegistryMeter(Meter):
         self._ends.labels(task_of(job), SAFE).inc()
 
     def unposted(self, jobs: Sequence[Job]) -> None:
-        """The broker did not take these."""
+        """Count jobs that the broker did not take."""
         self._unposted.inc(len(jobs))
 
 

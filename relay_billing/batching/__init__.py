@@ -1,1 +1,1 @@
-"""Gathers concurrent calls into batches; each caller has its own answer. One rule, for threads and for asyncio."""
+"""Gathers concurrent calls into batches; each caller gets its own answer. One rule, for threads and for asyncio."""

@@ -1,7 +1,7 @@
-"""The rule of gathering: when a batch begins, and how many calls it takes. No clock, no I/O; the shells ask it.
+"""The rule of gathering: when a batch begins, and how many calls it takes. Pure: `threads` and `tasks` do the rest.
 
-A call that comes alone is a batch immediately. While batches are under way, the calls that come wait for the next one:
-until one that is under way ends, or enough of them wait for a lane of their own, or the first has waited long enough.
+A lone call is a batch immediately. While batches are under way, further calls wait for the next one: until one under
+way ends, or enough calls wait to fill a lane of their own, or the first one has waited for `window_ms`.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from relay_billing.domain import checks
 from relay_billing.domain.errors import BillingUnavailable
 
 WORTH_A_LANE = 8
-"""Calls that begin a batch beside one under way without waiting for more; a crowd is split no further than this."""
+"""Calls that begin another batch without waiting for more; calls are split among lanes in batches of at least this."""
 CLOSE_TIMEOUT_S = 10.0
-"""Seconds for which closing a gatherer waits for what is under way."""
+"""Seconds for which closing a gatherer waits for the calls under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +20,18 @@ class Gathering:
     """How calls are gathered. Raises InvalidRequest, naming the field, for a value out of range."""
 
     window_ms: int = 2
-    """Milliseconds a call waits for others while a batch is under way and a lane is free. A lone call never waits."""
+    """Milliseconds a call waits for others while a batch is under way and a lane is free, and of threads, for those
+    that were answered together with it. A lone call never waits."""
     calls: int = 64
-    """Calls of one batch; more than 64 lengthen the wait of each and gain little."""
+    """Most calls of one batch; more than 64 lengthen the wait of each and gain little."""
     waiting: int = 10_000
-    """Calls that may wait; the next one is refused immediately, rather than late."""
+    """Most calls that may wait; the next one is refused immediately, rather than late."""
     lanes: int = 2
-    """Batches under way together, a connection each; those of `alone` apart."""
+    """Most batches under way together, one connection each; does not limit holds that run alone (`alone`)."""
     alone: int = 1
-    """While there are no more holds than this in all, each is carried out alone, on a connection of its own.
-    1: only a lone one is; more pay for a few threads, where a hold alone takes one statement. Settles and refunds are
-    gathered whatever it is, for they share a message."""
+    """Up to this many concurrent holds run alone, each on its own connection.
+    1: only a lone one does; more pays off for few threads if a lone hold takes one statement. Settles and refunds are
+    always gathered, because they share a message."""
 
     def __post_init__(self) -> None:
         checks.whole("window_ms", self.window_ms, 0, 1_000)
@@ -40,13 +41,13 @@ class Gathering:
         checks.whole("alone", self.alone, 1, 16)
 
     def refusal(self) -> BillingUnavailable:
-        """What a call meets when `waiting` others wait already."""
+        """The error of a call that comes while `waiting` others wait already."""
         return BillingUnavailable(f"{self.waiting} calls wait already: nothing was sent")
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What the calls that wait do now: so many of them begin a batch, or all wait on."""
+    """What the waiting calls do now: some of them begin a batch, or all keep waiting."""
 
     calls: int
     """Calls of the batch that begins, oldest first; 0: none begins."""
@@ -62,18 +63,21 @@ def next_turn(
     batches: int,
     calls: int,
     last: int = 0,
+    expected: int = 0,
     freed: bool = False,
     closed: bool = False,
 ) -> Turn:
     """Whether a batch begins, and of how many calls.
 
-    `waiting` calls wait, the first of them for `waited_s` seconds; `batches` are under way, with `calls` in all; the
-    last that ended had `last`. `freed`: it has just ended, and its lane takes what has come meanwhile. `closed`: nobody
-    waits for more to come.
+    `waiting` calls wait, the first of them for `waited_s` seconds; `batches` are under way, with `calls` calls in all;
+    the last batch that ended had `last` calls. `expected`: so many calls are about to come, and a batch waits for them
+    within the window: threads that were answered together call again one after the other, tasks in the same turn of
+    the event loop. `freed`: a batch has just ended, so its lane takes the calls that came meanwhile. `closed`: no call
+    waits for others to come.
     """
     if not waiting:
         return Turn(0)
-    # The callers of a batch that has ended come again: after a crowd's, the first of them are not few.
+    # The callers of the last batch will soon call again: count them too, or the first ones to return would seem few.
     few = waiting + calls + (last if last > 1 else 0) <= how.alone
     if few:
         return Turn(1)
@@ -81,9 +85,10 @@ def next_turn(
     if free <= 0:
         return Turn(0)
     left_s = how.window_ms / 1000 - waited_s
-    begins = freed or closed or not batches or waiting >= min(WORTH_A_LANE, how.calls)
-    if not begins and left_s > 0:
+    # While nothing is under way, a batch needs nobody but the callers that are about to call again.
+    enough = expected if freed or not batches else max(WORTH_A_LANE, expected)
+    if not closed and waiting < min(enough, how.calls) and left_s > 0:
         return Turn(0, left_s)
-    # A crowd is split among the lanes that are free, so that the database has one batch while another is decided.
+    # Many calls are split among the free lanes, so that the database works on one batch while Python decides another.
     lanes = min(free, max(1, waiting // WORTH_A_LANE))
     return Turn(min(how.calls, -(-waiting // lanes)))

@@ -1,4 +1,4 @@
-"""Gathers the calls of one event loop. Each batch is carried out by a task of its own, a lane."""
+"""Gathers the calls of one event loop into batches. Each lane is a task that runs one batch after the other."""
 
 import asyncio
 import logging
@@ -18,8 +18,8 @@ log = logging.getLogger("relay_billing")
 class TaskGatherer(Generic[Item, Answer]):
     """Gathers the calls of one event loop. `carry` returns an answer or an exception for each item.
 
-    A lane goes on with the next batch for as long as calls wait. A call whose caller is cancelled is carried out all
-    the same; `abandoned` is called with its answer (unset: the answer is dropped).
+    A lane runs batches for as long as calls wait. A call whose caller is cancelled is carried out all the same;
+    `abandoned` is called with its answer (unset: the answer is dropped).
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class TaskGatherer(Generic[Item, Answer]):
         abandoned: Callable[[Item, Answer], Awaitable[None]] | None = None,
         refused: Callable[[Item, BillingUnavailable], BillingUnavailable] | None = None,
     ) -> None:
-        """`refused` makes the error of an item that is refused or given up; unset: the error says only why."""
+        """`refused` adds the item to the error of a refused or interrupted call; unset: the error says only why."""
         self._carry, self._how, self._abandoned, self._refused = carry, how, abandoned, refused
         self._waiting: deque[tuple[Item, asyncio.Future[Answer], float]] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
@@ -43,9 +43,9 @@ class TaskGatherer(Generic[Item, Answer]):
         return len(self._waiting)
 
     async def call(self, item: Item) -> Answer:
-        """Carry `item` out with whatever else comes now; return its answer, or raise its error.
+        """Carry `item` out in a batch with concurrent calls; return its answer, or raise its error.
 
-        Raises BillingUnavailable where too many wait already.
+        Raises BillingUnavailable if too many calls wait already.
         """
         if len(self._waiting) >= self._how.waiting:
             raise self._refusal(item, self._how.refusal())
@@ -78,7 +78,7 @@ class TaskGatherer(Generic[Item, Answer]):
         if turn.calls:
             lane = loop.create_task(self._work())
             self._lanes.add(lane)
-            # Where it is cancelled, maybe before it began: what still waits has another one.
+            # If the lane is cancelled, perhaps before it began, the calls that still wait get another one.
             lane.add_done_callback(self._lane_ended)
         elif turn.wait_s is not None and self._timer is None:
             self._timer = loop.call_later(turn.wait_s, self._window_over)
@@ -94,11 +94,11 @@ class TaskGatherer(Generic[Item, Answer]):
 
     async def _work(self) -> None:
         try:
-            # What it takes is asked for when it begins: a crowd that came in one turn of the loop is all there then.
+            # Asks only now how many calls to take: all calls made in the same turn of the event loop wait by now.
             while (turn := self._turn(self._batches, freed=True)).calls:
                 await self._carry_out([self._waiting.popleft() for _ in range(turn.calls)])
         finally:
-            # Immediately, not when its callbacks run: a caller that has its answer may call again before that, alone.
+            # Not in the done callback: an answered caller may call again before that, and must not wait for this lane.
             self._lanes.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _carry_out(self, batch: list[tuple[Item, asyncio.Future[Answer], float]]) -> None:
@@ -110,7 +110,7 @@ class TaskGatherer(Generic[Item, Answer]):
             answers = await self._carry([item for item, _, _ in batch])
             answered = list(zip(batch, answers, strict=True))
         except UpdateDataError as error:
-            # One of them can't be written; its neighbours can.
+            # One item can't be written; the others can.
             answered = (
                 [(each, error) for each in batch] if len(batch) == 1 else [await self._single(each) for each in batch]
             )
@@ -149,18 +149,18 @@ class TaskGatherer(Generic[Item, Answer]):
         try:
             await self._abandoned(item, answer)
         except Exception:
-            # Nobody waits for it, and others wait for this lane.
+            # No caller waits for this answer, but others wait for this lane.
             log.exception("the answer to a cancelled call could not be given back: %r", item)
 
     def _interrupt(self, batch: list[tuple[Item, asyncio.Future[Answer], float]], error: BaseException) -> None:
-        """The lane was cancelled, or ends with the process: whether its batch was carried out is not known."""
+        """The lane was cancelled, or the process ends: it is unknown whether the batch was carried out."""
         for item, future, _ in batch:
             if not future.done():
                 why = BillingUnavailable(f"its batch was interrupted by {type(error).__name__}")
                 future.set_exception(self._refusal(item, why))
 
     async def close(self) -> None:
-        """Wait until what was called is carried out, for at most 10 s. A later call waits for no others to come."""
+        """Wait until all calls are carried out, for at most 10 s. Later calls still work, but don't wait for others."""
         self._closed = True
         loop = asyncio.get_running_loop()
         end = loop.time() + CLOSE_TIMEOUT_S

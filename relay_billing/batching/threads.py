@@ -1,4 +1,4 @@
-"""Gathers the calls of threads. There is no thread but theirs: one of a batch's callers carries it out for all."""
+"""Gathers the calls of threads into batches. It has no thread itself: one caller of a batch carries it out for all."""
 
 import logging
 import threading
@@ -16,11 +16,11 @@ Answer = TypeVar("Answer")
 log = logging.getLogger("relay_billing")
 
 ANSWER_TIMEOUT_S = 60.0
-"""Seconds after which a call that waits for a lane, or for its leader, is given up: the database answers sooner."""
+"""Seconds after which a call gives up waiting for a lane, or for its leader. The database's time-outs are shorter."""
 
 
 class _Call(Generic[Item, Answer]):
-    """One call: it waits, then it is in a batch, which its own thread or another's carries out, then it is answered."""
+    """One call: it waits, its own thread or another's carries it out in a batch, then it is answered."""
 
     __slots__ = ("answer", "answered", "batch", "came", "item", "watches", "woken")
 
@@ -30,7 +30,7 @@ class _Call(Generic[Item, Answer]):
         self.batch: list[_Call[Item, Answer]] | None = None
         """The batch that this call leads: its thread carries it out."""
         self.watches = False
-        """Whether its thread wakes by itself when the window is over; only the first that waits needs to."""
+        """Whether its thread wakes by itself when the window is over; only the first waiting call needs to."""
         self.answered = False
         self.answer: Answer | Exception | None = None
         self.woken = threading.Event()
@@ -44,9 +44,9 @@ class _Call(Generic[Item, Answer]):
 class ThreadGatherer(Generic[Item, Answer]):
     """Gathers the calls of threads. `carry` returns an answer or an exception for each item.
 
-    A batch is carried out by one of its own callers, its leader, in the leader's thread. When it ends, the first that
-    waits leads the next one. So nobody serves others for longer than one batch, and nothing runs while nobody calls.
-    `carry` may meet an item twice: where a leader is interrupted, the others of its batch have another leader.
+    A batch is carried out in the thread of one of its own callers, its leader. When it ends, the first waiting call
+    leads the next one. So no thread works for others for longer than one batch, and none runs while nobody calls.
+    `carry` may get an item twice: if a leader is interrupted, the other items of its batch get another leader.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class ThreadGatherer(Generic[Item, Answer]):
         how: Gathering,
         refused: Callable[[Item, BillingUnavailable], BillingUnavailable] | None = None,
     ) -> None:
-        """`refused` makes the error of an item that is refused or given up; unset: the error says only why."""
+        """`refused` adds the item to the error of a refused or timed-out call; unset: the error says only why."""
         self._carry, self._how, self._refused = carry, how, refused
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew, in the child of a fork: what waited there waits in the parent."""
+        """Begin anew, in the child of a fork: calls that waited at the fork belong to the parent."""
         self._lock = threading.RLock()
         self._ended = threading.Condition(self._lock)
         self._waiting: deque[_Call[Item, Answer]] = deque()
@@ -73,9 +73,9 @@ class ThreadGatherer(Generic[Item, Answer]):
         return len(self._waiting)
 
     def call(self, item: Item) -> Answer:
-        """Carry `item` out, alone or with whatever else comes now; return its answer, or raise its error.
+        """Carry `item` out, alone or in a batch with concurrent calls; return its answer, or raise its error.
 
-        Raises BillingUnavailable where too many wait already, or no answer comes in a minute.
+        Raises BillingUnavailable if too many calls wait already, or no answer comes in a minute.
         """
         mine: _Call[Item, Answer] = _Call(item)
         try:
@@ -90,7 +90,7 @@ class ThreadGatherer(Generic[Item, Answer]):
         return cast("Answer", mine.answer)
 
     def _wait(self, mine: _Call[Item, Answer]) -> None:
-        """Until the call is answered, or is to lead a batch."""
+        """Wait until the call is answered, or has to lead a batch."""
         with self._lock:
             if len(self._waiting) >= self._how.waiting:
                 raise self._refusal(mine, self._how.refusal())
@@ -101,7 +101,7 @@ class ThreadGatherer(Generic[Item, Answer]):
             if time.monotonic() >= give_up:
                 raise self._refusal(mine, BillingUnavailable(f"no answer came in {ANSWER_TIMEOUT_S:.0f} s"))
             mine.woken.wait(ANSWER_TIMEOUT_S if pause_s is None else pause_s)
-            # Before the next look: what is said after it wakes again.
+            # Cleared before the next check, so that anything set after the check wakes the thread again.
             mine.woken.clear()
             if not mine.answered:
                 with self._lock:
@@ -111,16 +111,16 @@ class ThreadGatherer(Generic[Item, Answer]):
         return error if self._refused is None else self._refused(mine.item, error)
 
     def _begin(self, mine: _Call[Item, Answer] | None = None, *, freed: bool = False) -> float | None:
-        """Begin what is due; return the seconds after which the thread of `mine` has to ask again, if it has to.
+        """Begin due batches; return the seconds after which the thread of `mine` must ask again; None: it need not.
 
-        Under the lock.
+        The caller holds the lock.
         """
         turn = self._turn(freed)
         while turn.calls:
             batch = [self._waiting.popleft() for _ in range(turn.calls)]
             self._batches += 1
             self._calls += len(batch)
-            # A thread that runs already spares a switch; else whoever waited longest.
+            # The thread that runs now leads, which saves a switch; else the call that waited longest.
             leader = mine if mine is not None and mine in batch else batch[0]
             leader.batch = batch
             leader.woken.set()
@@ -135,6 +135,7 @@ class ThreadGatherer(Generic[Item, Answer]):
             batches=self._batches,
             calls=self._calls,
             last=self._last,
+            expected=self._last if self._last > 1 else 0,
             freed=freed,
             closed=self._closed,
         )
@@ -155,7 +156,7 @@ class ThreadGatherer(Generic[Item, Answer]):
             answers = self._carry([each.item for each in batch])
             answered = list(zip(batch, answers, strict=True))
         except UpdateDataError as error:
-            # One of them can't be written; its neighbours can.
+            # One item can't be written; the others can.
             answered = [(each, error) for each in batch] if len(batch) == 1 else [self._single(each) for each in batch]
         except Exception as error:  # noqa: BLE001, whatever it is, each caller has it
             answered = [(each, error) for each in batch]
@@ -171,7 +172,7 @@ class ThreadGatherer(Generic[Item, Answer]):
         return call, answer
 
     def _end(self, leader: _Call[Item, Answer]) -> None:
-        """A batch has ended, once: its lane is the next one's."""
+        """End a batch, unless it has ended already, and give its lane to the next one."""
         with self._lock:
             batch, leader.batch = leader.batch, None
             if batch is not None:
@@ -182,7 +183,7 @@ class ThreadGatherer(Generic[Item, Answer]):
                 self._ended.notify_all()
 
     def _leave(self, mine: _Call[Item, Answer]) -> None:
-        """The thread of `mine` goes away, refused or interrupted: nobody may wait for it."""
+        """Remove a call that was refused or interrupted; other calls of a batch that it leads wait again."""
         with self._lock:
             if mine in self._waiting:
                 self._waiting.remove(mine)
@@ -194,7 +195,7 @@ class ThreadGatherer(Generic[Item, Answer]):
                 self._end(mine)
 
     def close(self) -> None:
-        """Wait until what was called is carried out, for at most 10 s. A later call waits for no others to come."""
+        """Wait until all calls are carried out, for at most 10 s. Later calls still work, but don't wait for others."""
         with self._lock:
             self._closed = True
             self._begin()

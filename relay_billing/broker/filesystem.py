@@ -1,7 +1,7 @@
-"""The filesystem broker of the embedded default: kombu's, with messages that appear whole or not at all.
+"""The filesystem broker of the embedded default: kombu's transport, but no reader sees a half-written message.
 
-Read in kombu 5.7.0, whose `Channel._put` writes into the file that readers look for, and whose pattern for them is
-`*.QUEUE.msg`. Tried first: the transport options (folders, `store_processed`). None changes how a message is written.
+Read in kombu 5.7.0, whose `Channel._put` writes directly into the file that readers look for (`*.QUEUE.msg`). Tried
+first: the transport options (folders, `store_processed`). None changes how a message is written.
 """
 
 import os
@@ -17,9 +17,9 @@ FOLDERS = ("data_folder_in", "data_folder_out", "control_folder")
 
 
 class Channel(filesystem.Channel):
-    """Writes a message beside the queue and moves it in: kombu's own lets a reader take a file half written.
+    """Writes a message under a hidden name, then renames it: kombu's own lets a reader take a half-written file.
 
-    Makes its folders when it is made itself, which is when somebody first posts or consumes.
+    Creates its folders when it is created itself, at the first post or consume.
     """
 
     def __init__(self, *args: object, **options: object) -> None:

@@ -6,5 +6,5 @@ DEFAULT_FOLDER = "var/broker"
 
 
 def filesystem_folder(broker_url: str) -> Path:
-    """The folder of `filesystem://FOLDER`; made when it is first used."""
+    """The folder of `filesystem://FOLDER` (unset: `var/broker`); created when it is first used."""
     return Path(broker_url.removeprefix("filesystem://") or DEFAULT_FOLDER)

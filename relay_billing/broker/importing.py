@@ -1,17 +1,17 @@
-"""Imports on a thread of its own that forks wait for: one in the midst of them leaves the child half a module."""
+"""A lock that makes forks wait for imports: a fork during an import leaves the child a half-loaded module."""
 
 import os
 import threading
 
 FORK_TIMEOUT_S = 10.0
-"""How long a fork waits for what is imported. Celery takes a tenth of a second, on a machine at rest."""
+"""Seconds that a fork waits for an import. Celery's takes 0.1 s on an idle machine."""
 
 
 class _Importing:
-    """Held while something is imported, and by whoever forks."""
+    """The lock; held during an import, and during a fork."""
 
     def __init__(self) -> None:
-        # Reentrant: what is imported may fork itself.
+        # Reentrant: an imported module may fork itself.
         self._lock = threading.RLock()
         self._held = False
         os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._after)

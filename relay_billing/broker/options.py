@@ -1,4 +1,4 @@
-"""Celery's settings for a broker, made of its URL. Pure: nothing is connected to, and no folder made."""
+"""Celery's settings for a broker, derived from its URL. Pure: opens no connection and creates no folder."""
 
 from urllib.parse import urlsplit
 
@@ -14,10 +14,10 @@ AMQP = "relay_billing.broker.posting:Amqp"
 
 
 def _straight_to(queue: str) -> dict[str, object]:
-    """A route to a queue by the exchange that is there without being declared, and that nobody can delete.
+    """A route to a queue through the default exchange, which needs no declaration and can't be deleted.
 
-    No binding has to be there either: Redis keeps bindings among its keys, and may forget them. RabbitMQ sends a
-    message back that it can't deliver; unasked it would drop and confirm it.
+    It needs no binding either: Redis keeps bindings among its keys, and may lose them. `mandatory`: RabbitMQ returns a
+    message that it can't route; otherwise it would drop and confirm it.
     """
     return {"queue": queue, "exchange": "", "routing_key": queue, "mandatory": True}
 
@@ -85,5 +85,5 @@ def _filesystem(broker_url: str) -> dict[str, object]:
 
 
 def queue_names(broker_url: str) -> tuple[str, ...]:
-    """The queues that such a broker has."""
+    """The names of our queues on this broker."""
     return (*QUEUES, DEAD_QUEUE) if broker_url.startswith("amqp") else QUEUES

@@ -1,8 +1,8 @@
-"""How messages are posted: what RabbitMQ sends back, for it has no such queue, counts as not posted.
+"""Posts messages: one that RabbitMQ returns, because its queue does not exist, counts as not posted.
 
-Read in celery 5.6.3, kombu 5.7.0 and amqp 5.4.2. Leans on `AMQP.Producer`, `AMQP._producer_pool` (which Celery forgets
-after a fork) and `Connection.declared_entities`. Tried first: `mandatory` and `confirm_publish` alone. What comes back
-raises nothing, or raises for the next message; and no option of Celery gives a producer an `on_return`.
+Read in celery 5.6.3, kombu 5.7.0 and amqp 5.4.2. Relies on `AMQP.Producer`, `AMQP._producer_pool` (which Celery resets
+after a fork) and `Connection.declared_entities`. Tried first: `mandatory` and `confirm_publish` alone. A returned
+message raises nothing, or raises for the next message; and no option of Celery sets a producer's `on_return`.
 """
 
 from collections.abc import Sequence
@@ -13,22 +13,22 @@ from kombu import Connection, Message, Producer, Queue, pools
 from kombu.exceptions import OperationalError
 
 REDECLARE_AFTER_S = 2.0
-"""How long a queue that is missing is left to its consumers, who declare it when RabbitMQ tells them that it is gone.
+"""Seconds that a missing queue is left to its consumers, which declare it when RabbitMQ informs them of the loss.
 
-RabbitMQ (3.10.8) takes 10 to 100 ms to tell them. A queue that is declared anew before that keeps them, and they are
-given nothing: what is delivered to them is lost on the way until they connect again.
+RabbitMQ (3.10.8) takes 10 to 100 ms to inform them. If the queue is declared before that, they stay registered but get
+nothing: messages delivered to them are lost until they reconnect.
 """
 
 
 class Undelivered(OperationalError):
-    """RabbitMQ has sent a message back: it has no queue for it."""
+    """RabbitMQ has returned a message, because its queue does not exist."""
 
 
 class MandatoryProducer(Producer):
-    """Raises for messages that come back, and declares their queue when nobody else has in `REDECLARE_AFTER_S`.
+    """Raises for a returned message, and declares its queue if no consumer has in `REDECLARE_AFTER_S`.
 
-    kombu declares a queue once for each connection, and RabbitMQ confirms what it drops. Without a handler py-amqp
-    raises for a returned message between the return and its confirmation, which then passes for that of the next one.
+    kombu declares a queue only once per connection, and RabbitMQ also confirms messages that it drops. Without an
+    `on_return` handler, py-amqp raises before the confirmation arrives, which is then taken for the next message's.
     """
 
     def __init__(self, connection: Connection, **options: object) -> None:
@@ -42,7 +42,7 @@ class MandatoryProducer(Producer):
         self._came_back = True
 
     def publish(self, body: object, declare: Sequence[Queue] | None = None, **options: object) -> None:
-        """Post one message. Raises Undelivered, or what kombu does."""
+        """Post one message. Raises Undelivered, or kombu's errors."""
         if self._missing_since is not None:
             if monotonic() < self._missing_since + REDECLARE_AFTER_S:
                 declare = None
@@ -59,14 +59,14 @@ class MandatoryProducer(Producer):
 
 
 class Amqp(amqp.AMQP):
-    """For `Celery(amqp=...)`: whatever an app posts goes through the producer above."""
+    """For `Celery(amqp=...)`: the app posts everything through `MandatoryProducer`."""
 
     Producer = MandatoryProducer
     _producer_pool: pools.ProducerPool | None = None
 
     @property
     def producer_pool(self) -> pools.ProducerPool:
-        """Celery's, with our producers; Celery forgets it after a fork."""
+        """Celery's pool, with our producers; Celery resets it after a fork."""
         if self._producer_pool is None:
             connections = self.app.pool
             self._producer_pool = pools.ProducerPool(connections, limit=connections.limit, Producer=MandatoryProducer)

@@ -1,4 +1,4 @@
-"""Posts jobs to Celery, bounded in time. A job that can't be posted is in no danger: its intent is on its session."""
+"""Posts jobs through Celery, in bounded time. A job that can't be posted is not lost: the sweep applies its intent."""
 
 import atexit
 import logging
@@ -16,7 +16,7 @@ from relay_billing.domain.jobs import QUEUE, Job, task_of
 from relay_billing.domain.messages import summary
 
 if TYPE_CHECKING:
-    # Imported where it is used: it is a fifth of what importing this package takes.
+    # Imported where it is used: it takes a fifth of this package's import time.
     from celery import Celery
 
 log = logging.getLogger("relay_billing")
@@ -24,7 +24,7 @@ log = logging.getLogger("relay_billing")
 POSTED_AT = "posted_at"
 """Message header: when the message was posted, in Unix milliseconds."""
 MAX_WAITING = 10_000
-"""Messages that may wait for a slow broker; more are left to their intents."""
+"""Most messages that may wait for a slow broker; beyond that, the sweep applies the intents."""
 CLOSE_TIMEOUT_S = 5.0
 RETRIES = {"max_retries": 2, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2}
 
@@ -38,7 +38,7 @@ class Receipt:
         self._posted = False
 
     def finish(self, posted: bool) -> None:
-        """Say what became of it; called once."""
+        """Record whether the jobs were posted; called once."""
         self._posted = posted
         self._done.set()
 
@@ -54,9 +54,9 @@ def _forget_in_child(parent: "weakref.ref[Publisher]") -> None:
 
 
 class Publisher:
-    """One background thread that posts what callers hand in; made lazily, made anew after a fork.
+    """Posts jobs in one background thread, which starts with the first job, and again after a fork.
 
-    Callers never wait for a broker unless they ask to (`Receipt.wait`).
+    Callers wait for the broker only if they ask to (`Receipt.wait`).
     """
 
     def __init__(self, broker_url: str, timeout_s: int, failed: Callable[[Sequence[Job]], None] | None = None) -> None:
@@ -69,14 +69,14 @@ class Publisher:
         atexit.register(self.close)
 
     def _forget(self) -> None:
-        """Begin without a thread or a connection: those of a parent process are the parent's."""
+        """Begin without a thread or a connection: after a fork, the old ones belong to the parent."""
         self._lock = threading.Lock()
         self._waiting: queue.Queue[Receipt | None] = queue.Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None
         self._closed = False
 
     def post(self, jobs: Sequence[Job]) -> Receipt:
-        """Hand in 1 to 500 jobs. Never raises for a broker's sake and never blocks."""
+        """Queue 1 to 500 jobs for posting. Never blocks, and never raises an error of the broker."""
         receipt = Receipt(jobs)
         with self._lock:
             if self._closed:
@@ -104,7 +104,7 @@ class Publisher:
             self._failed(jobs)
 
     def close(self) -> None:
-        """Post what waits, for at most a few seconds, and end the thread."""
+        """Post the waiting messages, for at most twice `CLOSE_TIMEOUT_S`, and end the thread."""
         with self._lock:
             thread, self._thread, self._closed = self._thread, None, True
         atexit.unregister(self.close)
@@ -117,20 +117,20 @@ class Publisher:
             thread.join(CLOSE_TIMEOUT_S)
 
     def _app(self) -> "Celery":
-        """Imports Celery, and so takes a tenth of a second: on the publisher's own thread."""
+        """The Celery app. Importing Celery takes 0.1 s, so only the publisher's thread calls this."""
         with importing:
             from celery import Celery
 
             # Not the current app: a relay that uses Celery itself keeps its own.
             app = Celery("relay_billing", set_as_current=False, amqp=AMQP)
             app.conf.update(self._options)
-            # What posting imports.
+            # Imports all that posting needs now, while forks wait.
             app.amqp.Producer(app.connection_for_write(), auto_declare=False).release()
             _ = app.amqp.send_task_message, app.backend, app.AsyncResult
         return app
 
     def _work(self) -> None:
-        # The thread's own: a child of a fork that let it go would close the parent's connections.
+        # Local to the thread: a forked child that released the app would close the parent's connections.
         waiting, app = self._waiting, None
         while (receipt := waiting.get()) is not None:
             try:
@@ -158,6 +158,6 @@ class Publisher:
                 headers={POSTED_AT: time.time_ns() // 1_000_000},
                 retry=True,
                 retry_policy=RETRIES,
-                # What monitors may show of it: ids and amounts are enough to find a job.
+                # Monitors show this: ids and amounts are enough to find a job.
                 kwargsrepr=summary(wired),
             )

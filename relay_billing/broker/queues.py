@@ -1,18 +1,18 @@
-"""The queues, as relay and worker declare them: durable, and on RabbitMQ kept by a majority of its nodes."""
+"""The queues that relay and worker declare: durable, and quorum queues on RabbitMQ."""
 
 from typing import TYPE_CHECKING
 
 from relay_billing.domain.jobs import QUEUE, WEBHOOKS_QUEUE
 
 if TYPE_CHECKING:
-    # Imported where it is used: with Celery it is a fifth of what importing this package takes.
+    # Imported where it is used: with Celery it takes a fifth of this package's import time.
     from kombu import Queue
 
 DEAD_QUEUE = f"{QUEUE}.dead"
 QUEUES = (QUEUE, WEBHOOKS_QUEUE)
 """On every broker; RabbitMQ has a dead queue besides."""
 DELIVERY_LIMIT = 20
-"""Deliveries of one message by RabbitMQ; above what the worker counts, so that poison is found there first."""
+"""Most deliveries of one message by RabbitMQ; above the worker's own limits, so that the worker finds poison first."""
 
 
 def _queue(name: str, exchange_type: str, arguments: dict[str, object] | None) -> "Queue":
@@ -28,7 +28,7 @@ def billing_queue(scheme: str) -> "Queue":
     if scheme.startswith("amqp"):
         arguments = {
             "x-queue-type": "quorum",
-            # What kills every worker that takes it comes to an end; the sweep deals with the dead queue.
+            # A message that kills every worker ends in the dead queue, which the sweep empties.
             "x-delivery-limit": DELIVERY_LIMIT,
             "x-dead-letter-exchange": DEAD_QUEUE,
             # A dead message waits here until the dead queue has confirmed it.
@@ -39,11 +39,11 @@ def billing_queue(scheme: str) -> "Queue":
 
 
 def webhooks_queue(scheme: str) -> "Queue":
-    """The queue `billing.webhooks`: beat asks here for deliveries; a message that is lost is asked for again."""
+    """The queue `billing.webhooks`: beat's requests to send due events. If one is lost, beat's next one replaces it."""
     quorum: dict[str, object] = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
     return _queue(WEBHOOKS_QUEUE, "topic", quorum if scheme.startswith("amqp") else None)
 
 
 def dead_queue() -> "Queue":
-    """RabbitMQ's queue of messages that were rejected, or given out too often."""
+    """RabbitMQ's queue of messages that were rejected, or delivered too often."""
     return _queue(DEAD_QUEUE, "fanout", {"x-queue-type": "quorum"})

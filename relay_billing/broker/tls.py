@@ -1,7 +1,6 @@
-"""TLS to the broker: the server is verified unless its URL says otherwise, on Redis and RabbitMQ by the same words.
+"""TLS to the broker: the server is verified unless the URL says otherwise. Redis and RabbitMQ have the same parameters.
 
-Left to itself, kombu does not verify a `rediss://` without parameters at all, and an `amqps://` without regard to the
-name of the host.
+By default, kombu does not verify a `rediss://` server at all, and does not check the host name of an `amqps://` server.
 """
 
 import ssl
@@ -20,7 +19,7 @@ def broker_tls(broker_url: str) -> tuple[str, dict[str, object]]:
 
     `ssl_ca_certs=FILE` (unset: the system's authorities), `ssl_certfile=FILE` and `ssl_keyfile=FILE` (unset: the client
     shows no certificate), `ssl_check_hostname=false` (unset: checked), `ssl_cert_reqs=none` (unset: `required`).
-    Raises InvalidRequest for another value, and for a file that is not there.
+    Raises InvalidRequest for another parameter or value, and for a missing file.
     """
     parts = urlsplit(broker_url)
     if parts.scheme not in SCHEMES:

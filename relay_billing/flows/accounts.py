@@ -1,4 +1,4 @@
-"""One user as the tables have them: read by index, in bounded lists, changing nothing."""
+"""Reads one user's account: by index, in bounded lists, without changing anything."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One user as the tables have them. Amounts are quota."""
+    """One user's rows, with open sessions and newest movements. Amounts are quota."""
 
     id: int
     username: str
@@ -48,14 +48,17 @@ class Account:
     holds: int
     """Open sessions."""
     held: int
-    """What they hold together."""
+    """Quota that they hold in total."""
     open_sessions: tuple[BillingSession, ...]
     movements: tuple[Entry, ...]
-    """The last ones of the wallet, the newest first."""
+    """The wallet's newest ledger rows, newest first."""
 
 
 def account(context: Context, user_id: int, recent: int = RECENT) -> Steps[Account | None]:
-    """One user; None: there is none. `recent`: how many open holds and movements are listed."""
+    """One user's account; None: no such user. `recent`: how many open holds and movements to list, 1 to 500.
+
+    Raises InvalidRequest for a value out of range.
+    """
     checks.row_id("user_id", user_id)
     checks.whole("recent", recent, 1, MAX_ROWS)
     u, b, p = schema.users.c, schema.user_subscriptions.c, schema.subscription_plans.c

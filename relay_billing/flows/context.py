@@ -1,4 +1,4 @@
-"""What every flow is given, and the bounds of those that go on in batches."""
+"""The context that every flow gets, and the bounds of flows that run in batches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BATCH = 500
-"""Rows of one transaction, of flows that go on until nothing is left."""
+"""Rows per transaction, in flows that repeat until no rows are left."""
 MAX_BATCHES = 2_000
-"""Transactions of one such run: a million rows. What is left waits for the next run."""
+"""Transactions of one such run: a million rows. The next run handles the rest."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -44,12 +44,12 @@ class Context:
 
 
 Flow = Callable[Concatenate[Context, P], Steps[T]]
-"""A flow that takes `P` beside its context, and returns a `T`."""
+"""A flow that takes a context and the parameters `P`, and returns a `T`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What one ledger's transactions have in common."""
+    """What all transactions of one ledger share."""
 
     policy: Policy
     clock: Clock
@@ -61,5 +61,5 @@ class Terms:
         return (self.clock() - _EPOCH) // timedelta(milliseconds=1)
 
     def context(self) -> Context:
-        """What a transaction that begins now is given."""
+        """The context of a transaction that begins now."""
         return Context(self.policy, self.now_ms(), self.funding, self.dialect)

@@ -29,7 +29,7 @@ MAX_LISTED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class KeptLetter:
-    """One row of `billing_dead_letters`. `quota` is what is at stake; times are Unix milliseconds."""
+    """One row of `billing_dead_letters`. `quota` is the amount at stake; times are Unix milliseconds."""
 
     id: int
     task: str
@@ -38,21 +38,21 @@ class KeptLetter:
     reason: str
     detail: str
     job: str
-    """The job, or all of the message that was none, as JSON."""
+    """The job as JSON; for an invalid message, the whole message."""
     quota: int
     deliveries: int
     """How often the same job was refused for the same reason."""
     created_at: int
     last_at: int
     resolution: str | None
-    """`replayed` or `written_off`; None: nobody has dealt with it."""
+    """`replayed` or `written_off`; None: the letter is open."""
     resolved_at: int | None
     note: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters; a field that is unset filters nothing. Amounts are quota, times Unix milliseconds."""
+    """Selects dead letters; an unset field filters nothing. Amounts are quota, times Unix milliseconds."""
 
     ids: tuple[int, ...] = ()
     reason: str | None = None
@@ -60,14 +60,14 @@ class Filter:
     before_ms: int | None = None
     at_least: int | None = None
     resolved: bool | None = False
-    """False: letters that nobody has dealt with; True: the others; None: all."""
+    """False: open letters; True: resolved ones; None: both."""
     limit: int = 100
-    """1 to 10,000, as is the number of `ids`; the oldest ones."""
+    """1 to 10,000; the oldest letters come first. `ids` may have up to 10,000 too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What came of an operator's replay or write-off."""
+    """The result of an operator's replay or write-off."""
 
     id: int
     resolved: bool
@@ -76,12 +76,12 @@ class Resolution:
 
 
 def keep(context: Context, letters: Sequence[Letter]) -> Steps[None]:
-    """Keep letters that no transition wrote: of unknown sessions, and of messages that are no jobs."""
+    """Keep letters that no session's transition has written: of unknown sessions, invalid messages, failing jobs."""
     yield dead_letters.kept(context.dialect, letters, context.now_ms, announce=context.policy.announce)
 
 
 def find(context: Context, chosen: Filter) -> Steps[list[KeptLetter]]:
-    """The letters that a filter names, oldest first. Raises InvalidRequest for a limit, or a list, out of range."""
+    """The letters that match a filter, oldest first. Raises InvalidRequest if `limit` or `ids` is out of range."""
     checks.whole("limit", chosen.limit, 1, MAX_LISTED)
     checks.whole("ids", len(chosen.ids), 0, MAX_LISTED)
     c = billing_dead_letters.c
@@ -103,7 +103,7 @@ def find(context: Context, chosen: Filter) -> Steps[list[KeptLetter]]:
 
 
 def _one(context: Context, letter_id: int) -> Steps[KeptLetter | Resolution]:
-    """The letter, or why there is nothing to do about it."""
+    """The letter; or, if it is unknown or resolved already, a `Resolution` that says so."""
     found = yield from find(context, Filter(ids=(letter_id,), resolved=None))
     if not found:
         return Resolution(letter_id, False, "there is no such dead letter")
@@ -113,7 +113,7 @@ def _one(context: Context, letter_id: int) -> Steps[KeptLetter | Resolution]:
 
 
 def replay(context: Context, letter_id: int) -> Steps[Resolution]:
-    """Judge the letter's job afresh; the letter is closed where the job ends as it asks (semantics §5)."""
+    """Judge the letter's job again, and resolve the letter if the job is applied or was before (semantics §5)."""
     checks.row_id("id", letter_id)
     sheet = context.worksheet()
     kept = yield from _one(context, letter_id)
@@ -133,7 +133,10 @@ def replay(context: Context, letter_id: int) -> Steps[Resolution]:
 
 
 def write_off(context: Context, letter_id: int, note: str) -> Steps[Resolution]:
-    """Give up what a letter has at stake: a parked session's hold goes back, a ledger row of kind `adjust` says why."""
+    """Give up a letter's quota: a parked session's hold goes back, a ledger row of kind `adjust` records `note`.
+
+    Raises InvalidRequest unless `note` has 1 to 255 characters.
+    """
     checks.row_id("id", letter_id)
     checks.text("reason", note, 1, MAX_NOTE)
     sheet = context.worksheet()
@@ -159,6 +162,6 @@ def write_off(context: Context, letter_id: int, note: str) -> Steps[Resolution]:
 
 
 def purge(context: Context, before_ms: int) -> Steps[int]:
-    """Remove a batch of letters that were dealt with before then; return how many. Open ones always stay."""
+    """Remove a batch of letters resolved before `before_ms` (Unix milliseconds); return how many. Open ones stay."""
     c = billing_dead_letters.c
     return purge_rows(c.id, c.resolved_at < before_ms, BATCH)

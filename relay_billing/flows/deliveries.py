@@ -1,4 +1,4 @@
-"""How often a job was delivered that may kill its worker: counted, forgotten when it is dealt with (semantics §9)."""
+"""Counts the deliveries of jobs that may kill their worker, until the job is dealt with (semantics §9)."""
 
 from relay_billing.flows.context import BATCH, Context
 from relay_billing.schema import billing_deliveries
@@ -7,18 +7,18 @@ from relay_billing.store.commands import Steps
 from relay_billing.store.retention import purge_rows
 
 KEPT_S = 7 * 86_400
-"""How long a count is kept after the last delivery: far above every broker's redelivery."""
+"""Seconds that a count is kept after the last delivery: far longer than any broker takes to redeliver."""
 
 
 def count(context: Context, key: str) -> Steps[int]:
-    """Count one more delivery of a job or message; return how many there were."""
+    """Count one more delivery of a job or message; return the new count."""
     yield [deliveries.count(context.dialect, key, context.now_ms)]
     (found,) = yield [deliveries.counted(key)]
     return int(found.rows[0]["deliveries"])
 
 
 def forget(context: Context, key: str) -> Steps[None]:
-    """What was counted under `key` is dealt with."""
+    """Remove the count of a job or message that is dealt with."""
     yield [deliveries.forget(key)]
 
 

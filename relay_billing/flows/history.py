@@ -1,4 +1,4 @@
-"""What ledger and sessions say of one request: read by index, in bounded lists, changing nothing."""
+"""Reads one request's session, ledger rows and dead letters: by index, in bounded lists, without changing anything."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from relay_billing.store.entries import of_sessions
 from relay_billing.store.rows import session_of
 
 MAX_ROWS = 500
-"""Ledger rows of one request, tokens and subscriptions of one user, at most: more are cut off."""
+"""Most ledger rows of one request, and most tokens or subscriptions of one user; more are cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Entry:
     step: int
     amount: int
     balance_after: int
-    """Of a subscription: `-amount_used`."""
+    """For a subscription: `-amount_used`."""
     created_at: int
     note: str | None
 
@@ -44,11 +44,11 @@ class Story:
     """None: it was never pre-consumed, was refused, or is older than the retention."""
     entries: tuple[Entry, ...]
     letters: tuple[KeptLetter, ...]
-    """Those that were dealt with, too."""
+    """Open and resolved ones."""
 
     @property
     def known(self) -> bool:
-        """Whether there is anything to tell."""
+        """Whether anything was found."""
         return self.session is not None or bool(self.entries) or bool(self.letters)
 
 
@@ -57,7 +57,7 @@ ENTRIES = select(*(billing_ledger.c[name] for name in Entry.__dataclass_fields__
 
 
 def story(context: Context, request_id: str) -> Steps[Story]:
-    """Everything about one request. Raises InvalidRequest for an id that can't be one."""
+    """Everything stored about one request. Raises InvalidRequest for an invalid request id."""
     checks.request_id(request_id)
     s, c, d = billing_sessions.c, billing_ledger.c, billing_dead_letters.c
     session, letters = yield [

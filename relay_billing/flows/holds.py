@@ -16,13 +16,14 @@ from relay_billing.store.statements import READ_SESSIONS
 from relay_billing.store.writes import write
 
 WORTH_A_STATEMENT = 0.5
-"""Part of a batch that may be held in one statement, from which on it is: with less, the second commit costs more."""
+"""Share of a batch that must be plain for the fast path: with less, its extra commit costs more than it saves."""
 
 
 def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[BillingSession | BillingError]]:
-    """Hold for each request in turn; a refused one leaves its neighbours alone. The requests were checked.
+    """Take a hold for each request in turn; return a session or an error for each, in order (semantics §3).
 
-    Fast path first: what it leaves, because a guard failed, the general path decides after it.
+    The caller has checked the requests; a refused one does not affect the others. The fast path comes first; the
+    general path decides the requests whose guards failed.
     """
     answers: dict[int, BillingSession | BillingError] = {}
     fast = context.dialect.fast
@@ -57,7 +58,7 @@ def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[
 
 
 def reserve(context: Context, request_id: str, target_quota: int) -> Steps[BillingSession]:
-    """Raise the hold of an open session to `target_quota`, or change nothing; raises as `Ledger.reserve`."""
+    """Raise an open session's hold to `target_quota`, or change nothing; raises as `Ledger.reserve` (semantics §4)."""
     checks.request_id(request_id)
     checks.quota("target_quota", target_quota)
     sheet = context.worksheet()

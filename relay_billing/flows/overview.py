@@ -1,7 +1,6 @@
-"""How things stand: open holds, waiting intents, dead letters, the last reconciliation. For metrics and operators.
+"""Totals for metrics and operators: open holds, waiting intents, dead letters, the last reconciliation.
 
-Read through the indexes of what is open alone, so that the cost is that of what is open, however many closed sessions
-there are.
+Reads only the partial indexes of open rows, so the cost does not grow with the number of closed sessions.
 """
 
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from relay_billing.store.commands import Command, Steps
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """How much there is of one kind of thing that is not dealt with yet."""
+    """Count, quota and oldest time of one kind of open item."""
 
     count: int
     quota: int
@@ -48,27 +47,27 @@ class LastReconcile:
     drifts: int
     """Things that did not add up."""
     drift_quota: int
-    """Quota by which they did not, added up without signs."""
+    """Sum of the absolute differences, in quota."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How things stand at one moment."""
+    """The totals at one moment."""
 
     at: int
     """Unix milliseconds."""
     holds: Open
     """Sessions that nobody has closed. `oldest_at` leaves out the parked ones: those wait for an operator."""
     parked: int
-    """Of these, the parked ones."""
+    """How many of `holds` are parked."""
     intents: Open
-    """Settles and refunds that are safe, and not applied yet (semantics §9)."""
+    """Recorded settles and refunds that are not applied yet (semantics §9)."""
     dead_letters: Open
-    """Jobs that nobody has dealt with."""
+    """Dead letters that are not resolved."""
     reconcile: LastReconcile | None
-    """None: everything was never reconciled in one run."""
+    """None: no full reconciliation has run yet."""
     swept_at: int | None = None
-    """Unix milliseconds when a sweep last came through; None: none ever did."""
+    """When a sweep last finished, in Unix milliseconds; None: never."""
 
 
 def _quota(column: ColumnElement[int] | ColumnElement[int | None]) -> ColumnElement[int]:
@@ -76,7 +75,7 @@ def _quota(column: ColumnElement[int] | ColumnElement[int | None]) -> ColumnElem
 
 
 def _holds() -> Executable:
-    """Open holds; the condition is that of `ix_billing_sessions_open`."""
+    """Open holds; the condition must match `ix_billing_sessions_open`."""
     s = billing_sessions.c
     oldest = func.min(case((s.parked.is_(False), s.created_at))).label("oldest_at")
     parked = func.count(case((s.parked.is_(True), 1))).label("parked")
@@ -85,7 +84,7 @@ def _holds() -> Executable:
 
 
 def _intents() -> Executable:
-    """Waiting intents; the condition is that of `ix_billing_sessions_waiting`."""
+    """Waiting intents; the condition must match `ix_billing_sessions_waiting`."""
     s = billing_sessions.c
     columns = (func.count().label("count"), _quota(s.intent_quota), func.min(s.intent_at).label("oldest_at"))
     waiting = and_(s.intent.is_not(None), open_states())
@@ -93,20 +92,20 @@ def _intents() -> Executable:
 
 
 def _dead_letters() -> Executable:
-    """Open dead letters; the condition is that of `ix_billing_dead_letters_open`."""
+    """Open dead letters; the condition must match `ix_billing_dead_letters_open`."""
     c = billing_dead_letters.c
     columns = (func.count().label("count"), _quota(c.quota), func.min(c.created_at).label("oldest_at"))
     return select(*columns).select_from(billing_dead_letters).where(c.resolved_at.is_(None))
 
 
 def _last_reconcile() -> Executable:
-    """The newest proof."""
+    """The newest full reconciliation."""
     c = billing_reconciliations.c
     return select(c.finished_at, c.duration_ms, c.drifts, c.drift_quota).order_by(c.id.desc()).limit(1)
 
 
 def last_sweep() -> Executable:
-    """When a sweep last came through."""
+    """When a sweep last finished, in Unix milliseconds."""
     c = billing_heartbeats.c
     return select(c.at).where(c.name == SWEEP)
 
@@ -116,7 +115,7 @@ def _open(row: Mapping[str, Any]) -> Open:
 
 
 def overview(context: Context) -> Steps[Overview]:
-    """How things stand now, read once."""
+    """Read the totals once."""
     asked = (_holds(), _intents(), _dead_letters(), _last_reconcile(), last_sweep())
     held, waiting, letters, proved, swept = (reply.rows for reply in (yield [Command(each) for each in asked]))
     return Overview(

@@ -1,4 +1,4 @@
-"""Proves the ledger: every account against its ledger rows, every session against what it must have moved."""
+"""Proves the ledger: every account against its ledger rows, every session's movements against its state."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,44 +34,44 @@ from relay_billing.store.commands import Command, Steps
 from relay_billing.store.entries import opening, owned
 
 KEPT_PROOFS = 1_000
-"""Proofs that are remembered; older ones go as new ones come."""
+"""Results of full reconciliations that are kept; older ones are removed as new ones come."""
 
 FUNDING_ACCOUNTS = (AccountType.WALLET.value, AccountType.SUBSCRIPTION.value)
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One thing that does not add up. Amounts are quota; of a subscription the balance is `-amount_used`."""
+    """One account or session that disagrees with the ledger. Amounts are quota, for subscriptions `-amount_used`."""
 
     what: str
-    """`wallet`, `subscription`, `token`, `session` (its funding) `session token` or `movement without session`."""
+    """`wallet`, `subscription`, `token`, `session` (its funding), `session token` or `movement without session`."""
     id: str
     expected: int
     found: int
 
     @property
     def difference(self) -> int:
-        """How much too much (positive) or too little there is."""
+        """Quota found above (positive) or below (negative) what is expected."""
         return self.found - self.expected
 
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What to look at; unset: everything."""
+    """What to prove; an unset field limits nothing."""
 
     since_ms: int | None
     user_id: int | None
 
     def _since(self) -> ColumnElement[int]:
-        # Written out: for a parameter, a plan that is kept takes a third of the table, and reads all of it.
+        # A literal: with a parameter, a cached plan expects a third of the table to match, and reads all of it.
         return bindparam(None, self.since_ms, BigInteger, literal_execute=True)
 
     def moved(self) -> list[ColumnElement[bool]]:
-        """Conditions on ledger rows: written since then."""
+        """Conditions on ledger rows: written at `since_ms` or later."""
         return [] if self.since_ms is None else [billing_ledger.c.created_at >= self._since()]
 
     def accounts(self, account_type: AccountType, table: Table) -> list[ColumnElement[bool]]:
-        """Conditions on ledger rows of accounts of this type, whose rows are in `table`."""
+        """Conditions on ledger rows: of accounts of this type, whose balances are in `table`."""
         c = billing_ledger.c
         where = [c.account_type == account_type.value]
         if self.since_ms is not None:
@@ -94,7 +94,7 @@ class _Scope:
 
 
 def _accounts(scope: _Scope, account_type: AccountType, table: Table, balance: ColumnElement[int]) -> Executable:
-    """Opening balance + sum of the ledger must be the balance now. An account that was deleted proves nothing."""
+    """Opening balance + sum of the ledger must equal the balance now. Deleted accounts are skipped (semantics §10)."""
     c = billing_ledger.c
     sums = (
         select(
@@ -108,7 +108,7 @@ def _accounts(scope: _Scope, account_type: AccountType, table: Table, balance: C
         .subquery()
     )
     first = billing_ledger.alias()
-    # The first row knows what the account held before it; an opening row is that balance itself.
+    # The first row implies the balance before it; an opening row has that balance as its own amount.
     before = case((sums.c.opened == 1, 0), else_=first.c.balance_after - first.c.amount)
     expected = cast(before + sums.c.total, BigInteger)
     return (
@@ -121,7 +121,7 @@ def _accounts(scope: _Scope, account_type: AccountType, table: Table, balance: C
 
 
 def _sessions(scope: _Scope, what: str, account_types: tuple[str, ...], *where: ColumnElement[bool]) -> Executable:
-    """What a session moved must be what its state says: -actual, -hold, or nothing (semantics §10)."""
+    """The sum of a session's movements must match its state: -actual, -hold, or 0 (semantics §10)."""
     s, c = billing_sessions.c, billing_ledger.c
     expected = case(
         (s.state.in_([State.SETTLED.value, State.FUNDING_SETTLED.value]), -s.actual_quota),
@@ -140,7 +140,7 @@ def _sessions(scope: _Scope, what: str, account_types: tuple[str, ...], *where: 
 
 
 def _orphans(scope: _Scope) -> Executable:
-    """Every row of a kind that sessions own belongs to one."""
+    """Finds ledger rows of a kind that sessions own (`owned`), but whose session does not exist."""
     s, c = billing_sessions.c, billing_ledger.c
     theirs = select(s.request_id).where(s.request_id == c.request_id).exists()
     rows = select(literal("movement without session"), c.request_id, literal(0), cast(func.sum(c.amount), BigInteger))
@@ -160,15 +160,16 @@ def _proofs(scope: _Scope) -> Iterator[Executable]:
 
 
 def proofs(since_ms: int | None, user_id: int | None) -> Iterator[Executable]:
-    """The proofs, of what has moved since a time (Unix milliseconds), or of one user; each brings rows of a `Drift`.
+    """Statements that find drifts; each row has the fields of a `Drift` (semantics §10).
 
-    Each is one statement, so that it sees one moment of ledger and accounts even while they move.
+    `since_ms`: only what has moved since then (Unix milliseconds); `user_id`: only that user's; None: everything.
+    Each proof is one statement, so that it sees ledger and accounts at the same moment even while they change.
     """
     return _proofs(_Scope(since_ms, user_id))
 
 
 def remember(context: Context, duration_ms: int, drifts: int, drift_quota: int) -> Steps[None]:
-    """Keep what a proof of everything came to, and forget all but the last `KEPT_PROOFS`."""
+    """Keep the result of a full reconciliation, and remove all but the last `KEPT_PROOFS`."""
     table, c = billing_reconciliations, billing_reconciliations.c
     row = {"finished_at": context.now_ms, "duration_ms": duration_ms, "drifts": drifts, "drift_quota": drift_quota}
     newest = select(func.max(c.id)).scalar_subquery()

@@ -12,12 +12,12 @@ from relay_billing.store.commands import Command, Steps
 from relay_billing.store.rows import session_of
 
 MAX_LISTED = 10_000
-"""Rows of one list, at most."""
+"""Most sessions of one list."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionFilter:
-    """Which sessions; a field that is unset filters nothing. Amounts are quota, times Unix milliseconds."""
+    """Selects sessions; an unset field filters nothing. Amounts are quota, times Unix milliseconds."""
 
     user_id: int | None = None
     token_id: int | None = None
@@ -27,13 +27,13 @@ class SessionFilter:
     after_ms: int | None = None
     """Opened then or later."""
     at_least: int | None = None
-    """What it was charged, or what it holds, is as much."""
+    """Charged at least this much; a session that is not charged holds at least this much."""
     limit: int = 100
-    """1 to 10,000; the newest ones."""
+    """1 to 10,000; the newest sessions come first."""
 
 
 def find(context: Context, chosen: SessionFilter) -> Steps[list[BillingSession]]:
-    """The sessions that a filter names, newest first. Raises InvalidRequest for a limit out of range."""
+    """The sessions that match a filter, newest first. Raises InvalidRequest for a limit out of range."""
     checks.whole("limit", chosen.limit, 1, MAX_LISTED)
     s = billing_sessions.c
     rows = select(billing_sessions)

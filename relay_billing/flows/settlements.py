@@ -14,9 +14,9 @@ from relay_billing.store.writes import write, write_intents
 
 
 def apply(context: Context, jobs: Sequence[Job]) -> Steps[list[Answer]]:
-    """Judge each of 1 to 500 jobs in turn; an answer for each, in order.
+    """Judge 1 to 500 jobs in turn; return an answer for each, in order (semantics §5, §6).
 
-    Fast path first, on PostgreSQL: what it leaves, because a guard failed, the general path judges after it.
+    On PostgreSQL the fast path comes first; the general path judges the jobs whose guards failed.
     """
     checks.batch("jobs", len(jobs))
     answers: dict[int, Answer] = {}
@@ -37,9 +37,9 @@ def apply(context: Context, jobs: Sequence[Job]) -> Steps[list[Answer]]:
 
 
 def intend(context: Context, jobs: Sequence[Job]) -> Steps[None]:
-    """Record what the relay wants on the rows of 1 to 500 sessions: from then on it is safe (semantics §9)."""
+    """Record 1 to 500 settles and refunds as intents on their sessions: from then on they are safe (semantics §9)."""
     checks.batch("jobs", len(jobs))
-    # The first intent wins, in one batch too.
+    # The first intent wins, within one batch too.
     first = {job.request_id: job for job in reversed(jobs)}
     rows = [
         {

@@ -1,4 +1,4 @@
-"""Jobs whose session is not there yet: a message tries them again, and where it is lost, the sweep (semantics §5)."""
+"""Jobs whose session does not exist yet: retried by a delayed message, or by the sweep if it is lost (semantics §5)."""
 
 import json
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from relay_billing.store.loads import load_for_jobs
 from relay_billing.store.writes import write
 
 LONGEST_PAUSE_S = 8
-"""The longest that a message waits between two tries of its jobs."""
+"""Seconds: the longest delay of a message between two tries of its jobs."""
 
 _C = billing_strays.c
 
@@ -28,7 +28,7 @@ def _key(job: Job) -> str:
 
 
 def keep(context: Context, jobs: Iterable[Job]) -> Steps[None]:
-    """Keep jobs while a message waits to try them again: a broker may lose it."""
+    """Keep jobs until a delayed message has retried them: the broker may lose the message."""
     insert = context.dialect.insert(billing_strays)
     statement = insert.on_conflict_do_update(index_elements=[_C.fingerprint], set_={"at": insert.excluded.at})
     rows = {_key(job): {"task": task_of(job), "job": json.dumps(job.wire()), "at": context.now_ms} for job in jobs}
@@ -36,12 +36,12 @@ def keep(context: Context, jobs: Iterable[Job]) -> Steps[None]:
 
 
 def forget(context: Context, jobs: Iterable[Job]) -> Steps[None]:
-    """They are applied, or dead letters."""
+    """Remove jobs that were applied or became dead letters."""
     yield [Command(delete(billing_strays).where(_C.fingerprint.in_(sorted({_key(job) for job in jobs}))))]
 
 
 def sweep(context: Context) -> Steps[list[Answer]]:
-    """Judge one batch of jobs whose message was lost. What still has no session becomes a dead letter."""
+    """Judge one batch of jobs whose message was lost. A job that still has no session becomes a dead letter."""
     patience_s = context.policy.intent_grace + LONGEST_PAUSE_S
     lost = select(_C.fingerprint, _C.task, _C.job).where(_C.at < context.now_ms - patience_s * 1000)
     (found,) = yield [Command(lost.order_by(_C.at).limit(BATCH))]

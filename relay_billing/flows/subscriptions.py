@@ -1,4 +1,4 @@
-"""The calendars of subscriptions, moved on by the periodic job (semantics §7)."""
+"""Resets and ends due subscriptions, for the periodic job (semantics §7)."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from relay_billing.store.writes import write
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """What came of one batch."""
+    """The result of one batch."""
 
     moved: int
     """Subscriptions whose calendar or status changed."""
     last_id: int | None
-    """Where the next batch goes on; None: that was all."""
+    """The next batch begins after this id; None: this was the last batch."""
 
 
 def turn(context: Context, after_id: int) -> Steps[Turned]:
-    """Begin due periods and end subscriptions whose time is over, of one batch of ids above `after_id`."""
+    """Begin due periods and end subscriptions whose time is over, in one batch of ids above `after_id`."""
     sheet = context.worksheet()
     yield from load_due_subscriptions(sheet, after_id, BATCH)
     looked_at = sorted(sheet.subscriptions)

@@ -1,4 +1,4 @@
-"""What the sweep does: intents whose message never came, and holds that nobody closed (semantics §8, §9)."""
+"""The sweep: applies intents whose message never came, and closes holds that nobody closed (semantics §8, §9)."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from relay_billing.store.writes import write
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """Holds that nobody closed in time, and are closed now (semantics §8)."""
+    """Counts of the holds that a sweep has closed because nobody did in time (semantics §8)."""
 
     looked_at: int
-    """Sessions of the batch, those included that somebody closed meanwhile."""
+    """Sessions of the batch, including those that somebody closed meanwhile."""
     holds: int
     quota: int
-    """Quota that they held: given back, or kept where `hold_expiry` says so."""
+    """Quota that they held: given back, or charged if `hold_expiry` is `charge`."""
 
     def __add__(self, other: "Expired") -> "Expired":
-        """Both batches together."""
+        """The sum of two batches."""
         return Expired(self.looked_at + other.looked_at, self.holds + other.holds, self.quota + other.quota)
 
 

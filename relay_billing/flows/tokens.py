@@ -1,4 +1,4 @@
-"""One token as its row has it: read by index, in bounded lists, changing nothing."""
+"""Reads one token's account: by index, in bounded lists, without changing anything."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from relay_billing.store.commands import Command, Steps
 from relay_billing.store.rows import session_of
 
 SHOWN_OF_KEY = 4
-"""Characters of an API key that leave the database, of a key that has at least four times as many."""
+"""Leading characters of an API key that leave the database, if the key has at least four times as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One row of `tokens`; of the API key itself only its beginning."""
+    """One row of `tokens`, with only the beginning of its API key. Amounts are quota."""
 
     id: int
     user_id: int
@@ -35,7 +35,7 @@ class Key:
 
     @classmethod
     def rows(cls, where: ColumnElement[bool]) -> Select[Any]:
-        """Rows of `tokens`. The key is cut in the database: the rest of it never gets here."""
+        """Selects rows of `tokens`. The database cuts the key, so that this process never has all of it."""
         c = schema.tokens.c
         long_enough = func.length(c.key) >= 4 * SHOWN_OF_KEY
         rows = select(
@@ -53,7 +53,7 @@ class Key:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> "Key":
-        """The token of one such row."""
+        """The token of one row that `rows` has selected."""
         values = {name: row[name] for name in cls.__dataclass_fields__ if name != "key"}
         values["unlimited_quota"] = bool(row["unlimited_quota"])
         return cls(**values, key=f"{row['beginning']}***" if row["long_enough"] else "***")
@@ -61,7 +61,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class TokenAccount:
-    """One token as the tables have it. Amounts are quota."""
+    """One token, with open sessions and newest movements. Amounts are quota."""
 
     token: Key
     holds: int
@@ -71,7 +71,10 @@ class TokenAccount:
 
 
 def token(context: Context, token_id: int, recent: int = RECENT) -> Steps[TokenAccount | None]:
-    """One token; None: there is none. `recent`: how many open holds and movements are listed."""
+    """One token's account; None: no such token. `recent`: how many open holds and movements to list, 1 to 500.
+
+    Raises InvalidRequest for a value out of range.
+    """
     checks.row_id("token_id", token_id)
     checks.whole("recent", recent, 1, MAX_ROWS)
     found, total, newest, moved = yield [

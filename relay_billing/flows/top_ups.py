@@ -15,17 +15,17 @@ from relay_billing.store.writes import write
 
 
 def _claim(dialect: Dialect, name: str) -> Load:
-    """Let only one transaction at a time deal with a reference.
+    """Lock a reference, so that only one transaction at a time uses it.
 
-    The ledger's unique key holds the account too, so two together for two users would both get in. SQLite lets one
-    transaction write anyhow.
+    The ledger's unique key includes the account, so two concurrent top-ups with one reference, but for two users,
+    would both pass. SQLite has only one writer at a time anyway.
     """
     if dialect.name == "postgresql":
         yield [Command(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))]
 
 
 def top_up(context: Context, asked: TopUp) -> Steps[ToppedUp]:
-    """Move the money, or say what the same reference has moved before."""
+    """Credit the wallet; for a known reference, return its first result (semantics §10). Raises as `Ledger.top_up`."""
     name = top_up_name(asked.reference)
     yield from _claim(context.dialect, name)
     c = billing_ledger.c

@@ -1,6 +1,6 @@
-"""Events on their way to the operator's webhook: taken for sending, closed or put off, listed, tried again.
+"""Events for the operator's webhook: claimed for sending, closed or put off, listed, retried, purged.
 
-Nothing is sent in a transaction: a worker takes events in one, sends them, and says in another how it went.
+Nothing is sent within a transaction: a worker claims events in one, sends them, and records the result in another.
 """
 
 import random
@@ -30,13 +30,13 @@ class Webhook:
 
     id: int
     event_id: str
-    """The same in every copy that is sent, so that a receiver can drop those it has."""
+    """The same in every delivery of the event, so that a receiver can drop duplicates."""
     event: str
     body: str
     """The JSON that is sent."""
     state: str
     attempts: int
-    """Sendings that were begun."""
+    """How often the event was claimed for sending."""
     next_at: int
     """When it may be sent again, while it is `pending`."""
     last_error: str | None
@@ -49,18 +49,18 @@ _ROWS = select(*(_C[field.name] for field in fields(Webhook)))
 
 
 def announce_drift(context: Context, findings: Sequence[Mapping[str, object]], count: int) -> Steps[None]:
-    """Keep an event of what a proof found, `count` things in all; the same findings are one event."""
+    """Keep an event for the drifts of a reconciliation, `count` in all; the same findings make only one event."""
     if context.policy.announce:
         yield [announced_once(context.dialect, Event.of_drift(findings, count, context.now_ms))]
 
 
 def claim(context: Context, limit: int) -> Steps[list[Webhook]]:
-    """Take up to `limit` due events, longest due first; what other workers are taking is skipped.
+    """Claim up to `limit` due events, longest due first; skips those that other workers are claiming.
 
-    Each counts one more attempt and is due again after its pause: whoever dies while sending leaves it to that time.
+    A claim counts an attempt and sets the next due time, so an event whose sender dies is sent again then.
     """
     checks.batch("limit", limit)
-    # Written out: a plan that is kept could not use the partial index for a parameter.
+    # A literal: with a parameter, a cached plan could not use the partial index.
     pending = _C.state == literal_column(f"'{PENDING}'", String)
     due = _ROWS.where(pending, _C.next_at <= context.now_ms).order_by(_C.next_at, _C.id).limit(limit)
     (found,) = yield [Command(due.with_for_update(skip_locked=True))]
@@ -79,7 +79,7 @@ def claim(context: Context, limit: int) -> Steps[list[Webhook]]:
 
 
 def close(context: Context, webhook: Webhook, error: str | None) -> Steps[str]:
-    """Mark a claimed event delivered, or put it off, or give it up; return its state."""
+    """Mark a claimed event delivered (`error`: None), leave it pending, or mark it failed; return its state."""
     values: dict[str, object] = {"last_error": None if error is None else error[:MAX_ERROR]}
     state = PENDING
     if error is None:
@@ -88,7 +88,7 @@ def close(context: Context, webhook: Webhook, error: str | None) -> Steps[str]:
         state = FAILED
     if state != PENDING:
         values |= {"state": state, "closed_at": context.now_ms}
-    # A slow sender must not overrule a later one: what was delivered stays delivered.
+    # A slow sender must not overwrite a later one's result: a delivered event stays delivered.
     mine = update(billing_webhooks).where(_C.id == webhook.id, _C.state != DELIVERED)
     if error is not None:
         mine = mine.where(_C.attempts == webhook.attempts)
@@ -97,7 +97,7 @@ def close(context: Context, webhook: Webhook, error: str | None) -> Steps[str]:
 
 
 def find(context: Context, state: str | None = None, limit: int = 100) -> Steps[list[Webhook]]:
-    """Events in a state, oldest first. Raises InvalidRequest for a state that there is not."""
+    """Events in `state` (unset: in any), oldest first. Raises InvalidRequest for an unknown state or a bad limit."""
     checks.whole("limit", limit, 1, MAX_LISTED)
     if state is not None and state not in STATES:
         raise InvalidRequest("state", f"must be one of {', '.join(STATES)}, got {state!r:.80}")
@@ -107,7 +107,7 @@ def find(context: Context, state: str | None = None, limit: int = 100) -> Steps[
 
 
 def retry(context: Context, ids: Sequence[int]) -> Steps[list[int]]:
-    """Make failed events pending again, due now and as old as now; return the ids of those that were failed."""
+    """Make failed events pending again, due now, with attempts and age reset; return the ids that were failed."""
     checks.batch("ids", len(ids))
     for each in ids:
         checks.row_id("id", each)
@@ -123,5 +123,5 @@ def retry(context: Context, ids: Sequence[int]) -> Steps[list[int]]:
 
 
 def purge(context: Context, before_ms: int) -> Steps[int]:
-    """Remove a batch of events that were closed before then; return how many. What is pending always stays."""
+    """Remove a batch of events closed before `before_ms` (Unix milliseconds); return how many. Pending ones stay."""
     return purge_rows(_C.id, _C.closed_at < before_ms, BATCH)

@@ -1,1 +1,1 @@
-"""Carries rows to the decision and its changes back. Takes no decision of its own."""
+"""Loads rows for the domain's decisions, and writes the changes. Decides nothing itself."""

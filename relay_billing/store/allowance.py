@@ -1,4 +1,4 @@
-"""How long a statement may take on one connection, and how a transaction that reads or removes much is given longer."""
+"""The statement time-out of one connection, and a longer one for transactions that read or remove many rows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 from relay_billing.store.waits import Waits
 
 KEEP_PLANS = "SET LOCAL plan_cache_mode = force_generic_plan"
-"""For the constant statements alone, which find everything by key: lists of ids would be planned anew at every call,
-which took a third of a settle's time. What looks for ranges is better planned for its values."""
+"""Only for the constant statements, which find rows by key: otherwise PostgreSQL plans lists of ids again on each call,
+which took a third of a settle's time. Range queries are better planned for their values."""
 
 
 def _ms(seconds: float) -> int:
@@ -17,7 +17,7 @@ def _ms(seconds: float) -> int:
 
 
 class Allowance:
-    """What a connection knows of its waits; `connections` adds it to psycopg's."""
+    """A connection's statement time-out; `connections` mixes it into psycopg's classes."""
 
     allowed_s: float = Waits().statement_s
     """Seconds that the server may take for one statement."""
@@ -27,7 +27,7 @@ class Allowance:
     """The first statement of a pipelined transaction."""
 
     def allow(self, seconds: float) -> None:
-        """Let each statement from now on take so long; behind a pooler each transaction sets it anew."""
+        """Let each statement take up to `seconds` from now on; behind a pooler, each transaction sets it again."""
         self.allowed_s = seconds
         if self.pooled:
             kept = f"set_config('statement_timeout', '{_ms(seconds)}', true)"
@@ -36,9 +36,9 @@ class Allowance:
 
 @contextmanager
 def lengthened(connection: Connection, seconds: float) -> Iterator[None]:
-    """Within the block, in one transaction, a statement may take `seconds`, by the server's clock and by the client's.
+    """Within the block, in one transaction, set the statement time-out of server and client to `seconds`.
 
-    On a connection that is not bounded, SQLite's for one, nothing changes.
+    Does nothing on other connections, such as SQLite's.
     """
     raw = connection.connection.driver_connection
     if not isinstance(raw, Allowance):

@@ -1,4 +1,4 @@
-"""The same transactions for asyncio: what `drivers` does, awaited."""
+"""Runs steps in a transaction on asyncio: the async counterpart of `drivers`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,7 +28,7 @@ from relay_billing.store.waits import OWN_PARAMETERS, Bounds, Waits, waits_of
 T = TypeVar("T")
 
 DIRECT = "aiosqlite"
-"""The driver of SQLite that is sent constant statements past SQLAlchemy."""
+"""SQLAlchemy's name of the SQLite driver that is sent constant statements directly."""
 
 
 async def _acarried_out(connection: AsyncConnection, commands: Sequence[Command], *, first: bool) -> Sequence[Reply]:
@@ -99,11 +99,11 @@ def async_engine_of(database_url: str) -> AsyncEngine:
     url = url.set(drivername=driver).difference_update_query(OWN_PARAMETERS)
     options = engine_options(url, bounds, keep=True)
     if not postgresql:
-        # Once a connection, for nobody else uses this engine; each change of it is a way to aiosqlite's thread.
+        # Set once per connection, because each change is a switch to aiosqlite's thread. The engine has no other user.
         options["isolation_level"] = "AUTOCOMMIT"
     made = create_async_engine(url, **options)
     if postgresql:
-        # Imports psycopg, an extra that SQLite does without.
+        # Imports psycopg, an extra that SQLite does not need.
         from relay_billing.store.connections import bound
 
         bound(made.sync_engine, bounds)

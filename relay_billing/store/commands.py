@@ -1,4 +1,4 @@
-"""What the generators of this floor yield and are sent."""
+"""The commands that flows and loads yield, and the replies that they are sent."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Command:
     statement: Executable
     parameters: Mapping[str, object] | Rows | None = None
     touches: int | None = None
-    """Rows that it must touch; None: as many as it likes."""
+    """Rows that it must change; None: any number."""
     constant: bool = False
-    """The statement is one of a fixed few, compiled once; with its like it may be sent in one round trip."""
+    """The statement is one of a fixed set: compiled once, and sent in one round trip with other constant ones."""
 
     @classmethod
     def of_constant(cls, statement: Executable, **parameters: object) -> "Command":
@@ -29,7 +29,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a command brought: its rows by column name, or how many rows it touched."""
+    """A command's result: its rows by column name, or the number of rows that it changed."""
 
     rows: Sequence[Mapping[str, Any]]
     count: int
@@ -37,19 +37,19 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """One statement that commits itself, in the driver's own words: the fast path of a flow.
+    """One auto-committed statement, with the driver's own placeholders: the fast path of a flow.
 
-    It comes first, by itself, before a transaction begins. Its reply has no rows where it changed nothing, or where
-    nobody can say: the general path follows, and meets what was committed after all as a replay. Where the transaction
-    that follows has to be tried again, the flow is sent the same reply again, and the statement not carried out twice.
+    A flow yields it first and alone, before its transaction begins. Its reply has no rows if it changed nothing, or if
+    its effect is unknown: then the general path follows, and finds anything that was committed after all as a replay.
+    If that transaction is retried, the flow is sent the same reply; the statement does not run again.
     """
 
     statement: str
     parameters: Mapping[str, object]
     names: tuple[str, ...]
-    """Columns of its rows."""
+    """Names of its result's columns."""
 
 
 Steps = Generator[Sequence[Command | Alone], Sequence[Reply], T]
-"""A transaction: yields lists of commands, is sent a list of replies for each, returns what came of it."""
+"""A transaction: yields lists of commands, is sent a list of replies for each, returns the result."""
 Load = Steps[None]

@@ -1,4 +1,4 @@
-"""Connections of psycopg that don't wait for ever, and that find out whether a pooler stands before the server."""
+"""psycopg connections whose waits are bounded, and that detect a pooler in front of the server."""
 
 import time
 from collections.abc import Generator
@@ -13,11 +13,11 @@ from relay_billing.store.waits import GRACE_S, Bounds, Waits, connect_timeout_s,
 
 T = TypeVar("T")
 Waiting = Generator[Any, Any, T]
-"""psycopg's: yields what it waits for, is sent what is ready, returns what came."""
+"""psycopg's wait generator: yields the I/O event that it waits for, is sent the ready one, returns the result."""
 
 
 def _within(connection: Allowance, pgconn: psycopg.pq.abc.PGconn, waiting: Waiting[T]) -> Waiting[T]:
-    """The same waiting, with an end. What is there is taken before the clock is looked at."""
+    """The same wait with a deadline. An answer that has arrived is taken before the clock is checked."""
     allowed_s = connection.allowed_s + GRACE_S
     deadline = deadline_of_wait(allowed_s)
     try:
@@ -26,7 +26,7 @@ def _within(connection: Allowance, pgconn: psycopg.pq.abc.PGconn, waiting: Waiti
             ready = yield asked
             asked = waiting.send(ready)
             if time.monotonic() >= deadline:
-                # Closed without a word to the server: nothing that comes later may wait for it, a rollback neither.
+                # Closes without sending anything: nothing may wait for the server from here on, not even a rollback.
                 pgconn.finish()
                 raise psycopg.OperationalError(f"no answer in the time that it had, at most {allowed_s:g} s")
     except StopIteration as end:
@@ -35,10 +35,10 @@ def _within(connection: Allowance, pgconn: psycopg.pq.abc.PGconn, waiting: Waiti
 
 
 class BoundedConnection(Allowance, psycopg.Connection[Any]):
-    """psycopg's connection. A wait that has no answer in its time ends with OperationalError, and the connection."""
+    """A psycopg connection. A wait that gets no answer in time raises OperationalError and closes the connection."""
 
     def wait(self, gen: Waiting[T], *args: Any, **options: Any) -> T:  # noqa: ANN401
-        """psycopg's: every statement, COMMIT, ROLLBACK and pipeline waits here."""
+        """Overrides psycopg's method, in which every statement, COMMIT, ROLLBACK and pipeline waits."""
         return super().wait(_within(self, self.pgconn, gen), *args, **options)
 
 
@@ -46,21 +46,21 @@ class AsyncBoundedConnection(Allowance, psycopg.AsyncConnection[Any]):
     """As `BoundedConnection`, for asyncio."""
 
     async def wait(self, gen: Waiting[T], *args: Any, **options: Any) -> T:  # noqa: ANN401
-        """psycopg's."""
+        """As `BoundedConnection.wait`."""
         return await super().wait(_within(self, self.pgconn, gen), *args, **options)
 
 
 def _in_time(waits: Waits, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a connection that a call waits for."""
+    """The connection's parameters, with a connect time-out that fits into the current call."""
     hosts = str(parameters.get("host") or "").count(",") + 1
     return parameters | {"connect_timeout": connect_timeout_s(waits.connect_s, hosts)}
 
 
 def _first(pid: int, waits: Waits, parameters: dict[str, Any]) -> str:
-    """The first statement: whether this is the server's own process, and if so, how long its statements may take.
+    """The first statement: tests whether the connection is direct, and if so, sets the session's statement time-out.
 
-    A pooler makes up the process id that it tells its clients. Behind one no setting of the session may be made, for
-    it would stay with the server connection, and be the next client's.
+    A pooler reports an invented process id to its clients. Behind one, no setting of the session may be changed: it
+    would stay on the server connection and apply to the next client.
     """
     own = f"pg_backend_pid() = {pid}"
     if "statement_timeout" in str(parameters.get("options", "")):
@@ -93,7 +93,7 @@ def _connected(waits: Waits, *args: Any, **parameters: Any) -> BoundedConnection
 
 
 async def _aconnected(waits: Waits, *args: Any, **parameters: Any) -> AsyncBoundedConnection:  # noqa: ANN401
-    """As `connected`, for asyncio."""
+    """As `_connected`, for asyncio."""
     made = await AsyncBoundedConnection.connect(*args, **_in_time(waits, parameters))
     try:
         made.allowed_s = waits.statement_s
@@ -108,7 +108,7 @@ async def _aconnected(waits: Waits, *args: Any, **parameters: Any) -> AsyncBound
 
 
 def bound(engine: Engine, bounds: Bounds) -> None:
-    """Have an engine of psycopg make connections like these; of an async engine, its `sync_engine`."""
+    """Make a psycopg engine open bounded connections. For an async engine, pass its `sync_engine`."""
 
     def connect(dialect: object, record: object, args: list[Any], parameters: dict[str, Any]) -> object:
         if engine.dialect.is_async:

@@ -15,13 +15,13 @@ _C = billing_dead_letters.c
 
 
 def kept(dialect: Dialect, letters: Sequence[Letter], now_ms: int, *, announce: bool) -> list[Command]:
-    """Keep letters; one met before is counted, not doubled, and announced only where it is not open already."""
+    """Keep letters. A known one only counts one more delivery; one that is open already is not announced again."""
     if not letters:
         return []
     insert = dialect.insert(billing_dead_letters)
     statement = insert.on_conflict_do_update(
         index_elements=[_C.fingerprint],
-        # Met again after an operator had dealt with it: it is open again.
+        # A resolved letter that comes again is open again.
         set_={
             "deliveries": _C.deliveries + 1,
             "last_at": insert.excluded.last_at,
@@ -33,12 +33,12 @@ def kept(dialect: Dialect, letters: Sequence[Letter], now_ms: int, *, announce: 
         {**asdict(each), "reason": each.reason.value, "created_at": now_ms, "last_at": now_ms}
         for each in sorted(letters, key=lambda each: each.fingerprint)
     ]
-    # Announced first: what is open already was announced.
+    # Before the letters are written: the statement skips letters that are open already.
     announced = [letters_announced(letters, now_ms)] if announce else []
     return [*announced, Command(statement, rows)]
 
 
 def resolve(letter_id: int, resolution: str, note: str | None, now_ms: int) -> Command:
-    """Say what an operator did about a letter; one that is dealt with already stays as it is."""
+    """Record what an operator did about a letter; one that is resolved already is not changed."""
     open_one = update(billing_dead_letters).where(_C.id == letter_id, _C.resolved_at.is_(None))
     return Command(open_one.values(resolution=resolution, resolved_at=now_ms, note=note))

@@ -1,4 +1,4 @@
-"""Statements on the count of deliveries that lost their worker."""
+"""Statements on the counts of deliveries that may have killed their worker."""
 
 from sqlalchemy import delete, select
 
@@ -22,5 +22,5 @@ def counted(key: str) -> Command:
 
 
 def forget(key: str) -> Command:
-    """It is dealt with: its count goes."""
+    """Remove the count of a job or message that is dealt with."""
     return Command(delete(billing_deliveries).where(_C.fingerprint == key))

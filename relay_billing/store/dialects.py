@@ -1,4 +1,4 @@
-"""What the ledger needs to know of a database beyond what SQLAlchemy Core says."""
+"""The differences between databases that SQLAlchemy Core does not cover."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ def _never(_: DBAPIError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One database's own ways."""
+    """How the ledger uses one kind of database."""
 
     name: str
     insert: Callable[[Table], Insert]
     opening: tuple[str, ...]
-    """Statements before the first transaction of a connection, in autocommit; they hold for as long as it lives."""
+    """Statements that set a new connection up, in autocommit, before its first transaction."""
     begin: str | None
-    """How a transaction begins; None: as the driver does it."""
+    """The statement that begins a transaction; None: the driver's default."""
     begin_reading: str | None
-    """How one begins that only reads, and so never waits for a writer; None: as the driver does it."""
+    """The statement that begins a read-only transaction, which never waits for a writer; None: the driver's default."""
     many: Callable[[CoreInsert | Update, Rows], Command]
-    """How one statement is carried out for many rows: a constant statement whose parameters are the rows' keys."""
+    """Makes the command that runs a constant statement for many rows; its parameters are the rows' keys."""
     fast: FastPaths | None
-    """None: there are none, and everything goes the general way."""
+    """None: there are none; the general path decides everything."""
     transient: Callable[[DBAPIError], bool]
     """Whether the same transaction, tried again, may succeed."""
     stale: Callable[[DBAPIError], bool] = _never
     """Whether the next attempt needs a connection that was made after this error; unset: never."""
     one_writer: bool = False
-    """Whether one transaction at a time writes: others wait for it, asleep; unset: as many as there are."""
+    """Whether only one transaction can write at a time; unset: any number."""

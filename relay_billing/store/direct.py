@@ -1,6 +1,6 @@
-"""sqlite3 itself: constant statements past SQLAlchemy's own execution, which takes most of a hold's processor time.
+"""Runs constant statements on sqlite3 directly: going through SQLAlchemy took most of a hold's processor time.
 
-Each is compiled once; sqlite3 keeps what it has prepared by its text.
+Each statement is compiled once, and sqlite3 caches the prepared statement by its text.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from relay_billing.store.raised import driver_of, raised
 if TYPE_CHECKING:
     import sqlite3
 
-    # An extra: threads do without it.
+    # An extra that only the asynchronous client needs.
     import aiosqlite
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -31,22 +31,22 @@ Process = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A constant statement as sqlite3 is given it."""
+    """A constant statement, compiled for sqlite3."""
 
     text: str
     inside: Mapping[str, Any]
-    """Parameters that the statement itself holds."""
+    """Values of the parameters that the statement itself fixes."""
     given: tuple[tuple[str, Process], ...]
-    """Parameters that SQLite knows in another form than Python, lists of ids for one."""
+    """Conversions of parameters by name: SQLite takes a list of ids as JSON, for example."""
     names: tuple[str, ...]
-    """Columns of its rows; none: it brings no rows."""
+    """Columns of its rows; empty: it returns no rows."""
     read: tuple[tuple[str, Process], ...]
-    """Columns of which the same is true: SQLite has no booleans."""
+    """Conversions of columns by name: SQLite has no booleans."""
 
 
 @lru_cache(maxsize=CACHED)
 def _sent(statement: Executable, names: tuple[str, ...], *, many: bool) -> _Sent:
-    """`names`: of its parameters, which are an INSERT's columns. `many`: it is sent with a list of them."""
+    """Compile it. `names`: the parameters; for an INSERT, its columns. `many`: it is sent by `executemany`."""
     compiled = statement.compile(  # type: ignore[attr-defined]
         dialect=_COMPILER_DIALECT, column_keys=list(names), for_executemany=many
     )
@@ -78,7 +78,7 @@ def _row(sent: _Sent, row: Sequence[object]) -> dict[str, object]:
 
 
 def _sent_of(command: Command) -> _Sent:
-    """Of a constant statement, whose parameters are one set or a list of them."""
+    """The compiled statement. Its parameters are one set, a dict, or a list of sets."""
     parameters = command.parameters
     if isinstance(parameters, dict):
         return _sent(command.statement, tuple(parameters), many=False)
@@ -99,7 +99,7 @@ def _raised(connection: Connection, error: Exception, commands: Sequence[Command
 
 
 def carried_out(connection: Connection, commands: Sequence[Command]) -> list[Reply]:
-    """Carry out constant statements in turn, each for all its rows. Raises SQLAlchemy's errors."""
+    """Run constant commands in their order; return a reply for each. Raises SQLAlchemy's errors."""
     raw: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
     replies = []
     try:
@@ -116,7 +116,7 @@ def carried_out(connection: Connection, commands: Sequence[Command]) -> list[Rep
 
 
 async def acarried_out(connection: "AsyncConnection", commands: Sequence[Command]) -> list[Reply]:
-    """As `carried_out`, on aiosqlite: one way to its thread and back a statement, not one a step of it."""
+    """As `carried_out`, on aiosqlite, with one switch to its thread per statement; SQLAlchemy makes several."""
     known = connection.sync_connection
     assert known is not None
     raw: aiosqlite.Connection = known.connection.driver_connection  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Runs steps in a transaction, and tells database errors apart. `async_drivers` does the same for asyncio."""
+"""Runs steps in a transaction; retries or maps database errors. `async_drivers` does the same for asyncio."""
 
 import random
 import time
@@ -32,7 +32,7 @@ from relay_billing.store.waits import (
 )
 
 if TYPE_CHECKING:
-    # A tenth of a second to import, which a relay without asyncio doesn't spend.
+    # Takes 0.1 s to import, which a relay without asyncio saves.
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
@@ -43,15 +43,15 @@ FIRST_PAUSE_S = 0.02
 BOUNDS = "relay_billing_bounds"
 """The execution option in which an engine carries its `Bounds`."""
 PIPELINING = ("psycopg", "psycopg_async")
-"""Drivers, as SQLAlchemy calls them, that are sent statements past it; others go the long way."""
+"""SQLAlchemy's names of the drivers that are sent constant statements directly; others get them from SQLAlchemy."""
 DIRECT = "pysqlite"
-"""The same of SQLite, a statement at a time."""
+"""The same for SQLite, one statement at a time."""
 STREAMED = {"stream_results": True, "yield_per": 1_000}
-"""Options of a streamed read, which has 1,000 rows in memory."""
+"""Options of a streamed read, which keeps at most 1,000 rows in memory."""
 NOTHING_KNOWN = Reply((), 0)
-"""What a statement that commits itself is answered with where nobody can say what it did."""
+"""The reply to an auto-committed statement that failed, so that its effect is unknown."""
 SUPPORTED = ("postgresql", "sqlite")
-"""Databases, as SQLAlchemy calls them."""
+"""SQLAlchemy's names of the databases that are supported."""
 
 
 def dialect_of(engine: "Engine | AsyncEngine", *, fast_paths: bool = True) -> Dialect:
@@ -59,7 +59,7 @@ def dialect_of(engine: "Engine | AsyncEngine", *, fast_paths: bool = True) -> Di
     name = engine.dialect.name
     if name not in SUPPORTED:
         raise InvalidRequest("database_url", f"{name} is not supported; use {', '.join(SUPPORTED)}")
-    # Imported where it is asked for, its fast paths too: a relay has one database.
+    # Imported on first use, with its fast paths: a relay has one database.
     if name == "sqlite":
         from relay_billing.store.sqlite import SQLITE as found  # noqa: N811
     else:
@@ -69,7 +69,7 @@ def dialect_of(engine: "Engine | AsyncEngine", *, fast_paths: bool = True) -> Di
 
 
 def reply_of(result: CursorResult[tuple[object, ...]]) -> Reply:
-    """What a statement brought."""
+    """The reply to a statement."""
     rows = (
         [{str(name): value for name, value in row.items()} for row in result.mappings()] if result.returns_rows else []
     )
@@ -77,7 +77,7 @@ def reply_of(result: CursorResult[tuple[object, ...]]) -> Reply:
 
 
 def _carried_out(connection: Connection, commands: Sequence[Command], *, first: bool) -> Sequence[Reply]:
-    """Carry out one list of commands. `first`: of its transaction."""
+    """Run one list of commands. `first`: it is the first of its transaction."""
     if connection.dialect.driver in PIPELINING and pipelined(commands):
         return piped(connection, commands, first=first)
     if connection.dialect.driver == DIRECT and pipelined(commands):
@@ -97,13 +97,13 @@ def _transaction(engine: Engine, dialect: Dialect, *, reading: bool) -> Iterator
 
 
 def bounds_of(engine: "Engine | AsyncEngine") -> Bounds:
-    """The waits of an engine. One that somebody else has made: the default call, whose attempts nobody cuts short."""
+    """The bounds of an engine. For one that `engine_of` has not made: default waits, which don't cut attempts short."""
     found: Bounds | None = engine.get_execution_options().get(BOUNDS)
     return found or Bounds(Waits(), cuts=False)
 
 
 def _alone(engine: Engine, command: Alone) -> Reply:
-    """Run one statement that commits itself. An error is no row: the general path is right after any."""
+    """Run one auto-committed statement. An error counts as no rows: the general path is correct after any error."""
     try:
         return executed_alone(engine, command)
     except (SQLAlchemyError, engine.dialect.loaded_dbapi.Error):
@@ -112,14 +112,14 @@ def _alone(engine: Engine, command: Alone) -> Reply:
 
 @dataclass(slots=True)
 class Kept:
-    """What the statement that commits itself has brought: it is carried out once, however many attempts follow."""
+    """The reply to the auto-committed statement, which runs once, however many attempts follow."""
 
     reply: Reply | None = None
-    """None: it was not carried out yet."""
+    """None: it has not run yet."""
 
 
 class Attempts:
-    """Counts what was tried, and decides whether an error is worth another try."""
+    """Counts the attempts of a call, and decides whether an error is retried."""
 
     def __init__(self, dialect: Dialect, pool: Pool, bounds: Bounds) -> None:
         self._dialect, self._pool, self._bounds = dialect, pool, bounds
@@ -127,9 +127,9 @@ class Attempts:
         self._began, self._began_at = time.monotonic(), time.time()
 
     def failed(self, error: SQLAlchemyError) -> float:
-        """The pause, in seconds, before the next attempt; raises one of our errors when there is none."""
+        """Seconds before the next attempt; raises BillingUnavailable or UpdateDataError if there is none."""
         self._made += 1
-        # Two concurrent ones with one request id: the second insert fails, and its next attempt meets a replay.
+        # Two concurrent calls with one request id: the second insert fails; its next attempt finds a replay.
         again = isinstance(error, IntegrityError | PoolTimeout)
         again = again or (isinstance(error, DBAPIError) and self._dialect.transient(error))
         afresh = isinstance(error, DBAPIError) and self._dialect.stale(error)
@@ -149,12 +149,12 @@ class Attempts:
         raise UpdateDataError(f"the database refused it: {cause_of(error)}") from error
 
     def _leave_server(self) -> None:
-        """Have the pool make all its connections anew, those of other threads too: they lead to the same server.
+        """Make the pool reopen all its connections, those of other threads too: they lead to the same server.
 
-        Not where that was done since this attempt began: then its connection was of the old ones.
+        Skipped if that happened since this attempt began: then its connection was one of the old ones.
         """
         if self._pool._invalidate_time < self._began_at:
-            # SQLAlchemy does this by itself only where the connection is lost, and where it has run the statement.
+            # SQLAlchemy does this itself only for lost connections, and only for statements that it has run.
             self._pool._invalidate(None)  # type: ignore[arg-type]
 
 
@@ -166,11 +166,11 @@ def transact(
     reading: bool = False,
     allowed_s: float | None = None,
 ) -> T:
-    """Run the steps in one transaction, again where the database asks for it. `reading`: they change nothing.
+    """Run the steps in one transaction, retry transient errors, and return the result. `reading`: they change nothing.
 
-    Everything run here may be run twice: a commit whose answer was lost is met as a replay or a duplicate.
-    `allowed_s`: what each statement of it may take; unset: what the engine allows. Raises BillingUnavailable after a
-    bounded number of attempts or a bounded time, UpdateDataError for what no retry mends.
+    The steps may run twice: if the answer to a commit was lost, the retry finds a replay or a duplicate. `allowed_s`:
+    seconds for each statement; unset: the engine's time-out. Raises BillingUnavailable after a bounded number of
+    attempts or a bounded time, UpdateDataError for errors that no retry can fix.
     """
     bounds = bounds_of(engine)
     with bounds.call(allowed_s):
@@ -186,7 +186,7 @@ def transact(
 def _attempt(
     engine: Engine, dialect: Dialect, steps: Steps[T], kept: Kept, *, reading: bool, allowed_s: float | None
 ) -> T:
-    """Carry the steps out once: a statement that commits itself before the transaction, all others within it."""
+    """Run the steps once: an auto-committed statement before the transaction, all others within it."""
     try:
         commands = next(steps)
         if commands and isinstance(commands[0], Alone):
@@ -209,17 +209,17 @@ def _attempt(
 
 
 def streamed(engine: Engine, statements: Iterable[Executable]) -> Iterator[tuple[Any, ...]]:
-    """Read rows one by one, of statements that read much, in one transaction. Raises SQLAlchemy's errors."""
+    """Stream the rows of large reads, in one transaction. Raises SQLAlchemy's errors."""
     with engine.connect() as connection, lengthened(connection, LONG_STATEMENT_TIMEOUT_S):
         if engine.dialect.name == "postgresql":
-            # Read to the end: the plan that is fastest to its first row would walk whole indexes.
+            # All rows are read: a plan optimised for the first rows would walk whole indexes.
             connection.exec_driver_sql("SET LOCAL cursor_tuple_fraction = 1")
         for statement in statements:
             yield from connection.execute(statement, execution_options=STREAMED)
 
 
 def url_of(database_url: str) -> URL:
-    """The URL in its parts. Raises InvalidRequest for what is none, or is of a database that is not supported."""
+    """The parsed URL. Raises InvalidRequest if it is invalid, or its database is not supported."""
     url = parsed(database_url)
     if url.get_backend_name() not in SUPPORTED:
         supported = ", ".join(SUPPORTED)
@@ -231,14 +231,14 @@ def url_of(database_url: str) -> URL:
 
 
 def shown(database_url: str) -> str:
-    """The URL as people and logs may see it: without passwords, those of its query too."""
+    """The URL for people and logs: passwords are hidden, those in its query too."""
     url = parsed(database_url)
     query = {name: "***" if "pass" in name else value for name, value in url.query.items()}
     return url.set(query=query).render_as_string(hide_password=True)
 
 
 def engine_options(url: URL, bounds: Bounds, *, keep: bool) -> dict[str, object]:
-    """How connections of this database are pooled and opened."""
+    """Options of `create_engine`: how connections are pooled and opened. `keep`: as in `engine_of`."""
     options: dict[str, object] = {"execution_options": {BOUNDS: bounds}}
     if not keep:
         options["poolclass"] = NullPool
@@ -254,11 +254,11 @@ USUAL = Waits()
 
 
 def engine_of(database_url: str, usual: Waits = USUAL, *, at_most: Waits | None = None, keep: bool = True) -> Engine:
-    """An engine for a database URL; of PostgreSQL through psycopg 3, whose waits all end (`waits`).
+    """An engine for a database URL. PostgreSQL is reached through psycopg 3, with bounded waits (`waits`).
 
-    `usual`: the waits of which the URL says nothing. `at_most`: more is not waited, whatever it says; unset: no such
-    bound. `keep`: whether connections are kept in a pool. Raises InvalidRequest for another database or a parameter
-    that can't be.
+    `usual`: the waits that apply where the URL sets none. `at_most`: upper limits of what the URL sets; unset: none.
+    `keep`: whether connections are kept in a pool. Raises InvalidRequest for an unsupported database or an invalid
+    parameter.
     """
     url = url_of(database_url)
     waits = waits_of(url, usual, at_most)
@@ -268,7 +268,7 @@ def engine_of(database_url: str, usual: Waits = USUAL, *, at_most: Waits | None 
         url = url.set(drivername="postgresql+psycopg").difference_update_query(OWN_PARAMETERS)
     made = create_engine(url, **engine_options(url, bounds, keep=keep))
     if postgresql:
-        # Imports psycopg, an extra that SQLite does without.
+        # Imports psycopg, an extra that SQLite does not need.
         from relay_billing.store.connections import bound
 
         bound(made, bounds)

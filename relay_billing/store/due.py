@@ -1,4 +1,4 @@
-"""What periodic work looks for: calendars that have to move, holds that are over, intents that wait."""
+"""Finds the rows for periodic work: due subscriptions, overdue holds, waiting intents."""
 
 from sqlalchemy import or_, select
 
@@ -12,7 +12,7 @@ from relay_billing.store.rows import NOTHING, fill_accounts
 
 
 def load_due_subscriptions(sheet: Worksheet, after_id: int, limit: int) -> Load:
-    """Lock the next subscriptions whose calendar or status has to move, by id (semantics §7)."""
+    """Lock the next subscriptions that must be reset or ended, in order of id (semantics §7)."""
     c, p = user_subscriptions.c, subscription_plans.c
     periodic = select(p.id).where(p.quota_reset_period != "never")
     due = or_(
@@ -30,7 +30,7 @@ def load_due_subscriptions(sheet: Worksheet, after_id: int, limit: int) -> Load:
 
 
 def expired_ids(now_ms: int, limit: int) -> Command:
-    """Request ids of holds that nobody closed in time, oldest first; other sweepers' are skipped (semantics §8)."""
+    """Request ids of holds that nobody closed in time, oldest first, without those locked by others (semantics §8)."""
     c = billing_sessions.c
     where = (in_state(State.PRECONSUMED.value), c.expires_at < now_ms, c.intent.is_(None), c.parked.is_(False))
     rows = select(c.request_id).where(*where).order_by(c.expires_at).limit(limit)
@@ -38,7 +38,7 @@ def expired_ids(now_ms: int, limit: int) -> Command:
 
 
 def waiting_ids(before_ms: int, limit: int) -> Command:
-    """Request ids whose intent has waited since before `before_ms`; other sweepers' are skipped (semantics §9)."""
+    """Request ids of intents older than `before_ms`, oldest first, without those locked by others (semantics §9)."""
     c = billing_sessions.c
     where = (c.intent.is_not(None), open_states(), c.intent_at < before_ms, c.parked.is_(False))
     rows = select(c.request_id).where(*where).order_by(c.intent_at).limit(limit)

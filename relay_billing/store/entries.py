@@ -1,4 +1,4 @@
-"""Conditions on ledger rows: which are a session's, which stand for what was removed. By kind, never by name alone."""
+"""Conditions on ledger rows: sessions' rows, opening rows. They test the kind, never the request id alone."""
 
 from collections.abc import Sequence
 
@@ -17,12 +17,12 @@ def owned() -> ColumnElement[bool]:
 
 
 def of_sessions(request_ids: Sequence[str], letter_ids: Sequence[int] = ()) -> ColumnElement[bool]:
-    """All rows of these sessions: their own, what they forfeited, and write-offs of these dead letters."""
+    """All rows of these sessions: their own, their forfeits, and the write-offs of these dead letters."""
     names = [*(forfeit_name(each) for each in request_ids), *(write_off_name(each) for each in letter_ids)]
     adjusting = and_(_C.request_id.in_(names), _C.kind == EntryKind.ADJUST.value)
     return or_(and_(_C.request_id.in_(request_ids), owned()), adjusting)
 
 
 def opening() -> ColumnElement[bool]:
-    """Rows that stand for all that retention has removed of their accounts."""
+    """Opening rows: each carries forward the rows that retention has removed from its account."""
     return _C.kind == EntryKind.OPENING.value

@@ -1,42 +1,42 @@
-"""States that an error of PostgreSQL may be in, and what each asks for. `sqlite` has SQLite's."""
+"""The SQLSTATEs of PostgreSQL's errors that are retried, and how. SQLite's errors are in `sqlite`."""
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-# Tried again, on the same connection or another one.
+# Retried, on the same connection or another one.
 SERIALIZATION = "40001"
-"""The database aborted one of two transactions that can't both be; the other one is over at the next attempt."""
+"""The database aborted one of two conflicting transactions; the other one is over by the next attempt."""
 DEADLOCK = "40P01"
-"""The same, of two that wait for each other: something else locks rows in another order than ours."""
+"""The same for two that wait for each other: another program locks rows in another order than we do."""
 LOCK_NOT_AVAILABLE = "55P03"
-"""A `lock_timeout` that the operator has set: who holds the row is soon done with it."""
+"""The wait exceeded a `lock_timeout` that the operator has set; locks are usually released soon."""
 QUERY_CANCELED = "57014"
-"""The statement took longer than `statement_timeout`, for a row that a frozen process has locked, for example."""
+"""The statement exceeded `statement_timeout`, for example because a frozen process has locked a row."""
 IDLE_IN_TRANSACTION = "25P03"
-"""This process was frozen within a transaction, and the server took its locks away."""
+"""This process was frozen within a transaction, and the server ended the connection to release its locks."""
 TRANSACTION_TIMEOUT = "25P04"
 """The same by `transaction_timeout`, of PostgreSQL 17."""
 IDLE_SESSION = "57P05"
-"""The server has closed a connection that lay in the pool for too long."""
+"""The server has closed a connection that was idle in the pool for too long."""
 RESOURCES = "53"
-"""A class: too many connections, no memory, a full disk. Others give back what they have, or an operator helps."""
+"""A class: too many connections, no memory, a full disk. Over when others release resources, or an operator helps."""
 SYSTEM = "58"
-"""A class: an I/O error, of a disk that is about to be replaced or is away for a moment."""
+"""A class: an I/O error, for example of a disk that is unavailable for a moment."""
 
-# Tried again on a fresh connection: this one, and those made before it, lead to a server that no longer serves us.
+# Retried on a new connection: this one, and those opened before, lead to a server that no longer serves us.
 CONNECTION = "08"
 """A class: the connection is lost, could not be made, or a pooler has closed it."""
 READ_ONLY = "25006"
-"""The server became a standby, so the writes belong to another one; or somebody stopped them for a while."""
+"""The server became a standby, and another one takes writes; or an operator has paused writes."""
 ADMIN_SHUTDOWN = "57P01"
-"""The server ends in order, or an operator has ended this connection."""
+"""The server is shutting down, or an operator has ended this connection."""
 CRASH_SHUTDOWN = "57P02"
 """Another process of the server crashed, and the server ends all connections to recover."""
 CANNOT_CONNECT_NOW = "57P03"
-"""The server starts, recovers or shuts down."""
+"""The server is starting, recovering or shutting down."""
 STATEMENT_UNKNOWN = "26000"
-"""No such prepared statement: a pooler has put another server behind the connection on which it was prepared."""
+"""No such prepared statement: it was prepared on another server connection, and a pooler has switched between them."""
 STATEMENT_KNOWN = "42P05"
-"""There is such a prepared statement already: the other half of the same."""
+"""The prepared statement exists already, for the same reason."""
 
 AFRESH = (
     CONNECTION,
@@ -47,7 +47,7 @@ AFRESH = (
     STATEMENT_UNKNOWN,
     STATEMENT_KNOWN,
 )
-"""States, and classes of them, after which the pool's connections are made anew."""
+"""States, and classes of them, after which the pool's connections are reopened."""
 AGAIN = (
     *AFRESH,
     SERIALIZATION,
@@ -64,9 +64,9 @@ AGAIN = (
 
 
 def state_of(error: BaseException | None) -> str | None:
-    """The sqlstate of a driver's error; None: the server has not spoken, so the connection could not be made, or broke.
+    """The SQLSTATE of a driver's error; None: the server did not report it, so the connection failed or broke.
 
-    Of psycopg: what it raises itself, a lost connection for one, has none.
+    Errors that psycopg raises itself, such as a lost connection, have none.
     """
     state = getattr(error, "sqlstate", None)
     return state if isinstance(state, str) else None
@@ -88,11 +88,11 @@ def afresh(error: DBAPIError) -> bool:
 
 
 def left_by(error: Exception) -> bool:
-    """Whether a driver's own error says that its connection leads to a server that no longer serves us."""
+    """Whether an error of the driver, not wrapped by SQLAlchemy, says that its server no longer serves us."""
     return (state_of(error) or "").startswith(AFRESH)
 
 
 def cause_of(error: SQLAlchemyError) -> str:
-    """The driver's own words where it raised the error, else SQLAlchemy's, in one line."""
+    """The first line of the driver's message, or of SQLAlchemy's if the driver did not raise the error."""
     said = error.orig if isinstance(error, DBAPIError) else error
     return str(said).strip().split("\n")[0]

@@ -1,10 +1,10 @@
-"""PostgreSQL's fast path for a batch: takes its plain holds in one auto-committed statement, not the rest.
+"""PostgreSQL's fast path for a batch: takes its plain holds in one auto-committed statement, and leaves the rest.
 
-The guards, each tested in the order of the requests, on what those before them have left:
-no session has the id (semantics §3.1); no active subscription is asked first (§3.2, §3.6); the wallet has the hold, and
-so much more that a low wallet need not be announced (§3.3); where wallet and token were above the trust limit, they
-still are (§3.4); the token is there, the user's, and has the hold (§3.5). A request is admitted where it and all before
-it of its user are.
+The guards are tested in the order of the requests, each on the balances that earlier requests leave: no session has the
+id (semantics §3.1); no active subscription is tried first (§3.2, §3.6); the wallet covers the hold, and stays high
+enough that no low wallet must be announced (§3.3); if wallet and token were above the trust limit, they still are
+(§3.4); the token exists, is the user's, and covers the hold (§3.5). A request is admitted only if it and all earlier
+ones of its user pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,10 +73,10 @@ _WRITTEN = """
     SELECT n, trusted, wallet_left + hold, %(created_at)s FROM h
 """
 HOLDS = " ".join(_WRITTEN.split())
-"""Locks users by id, then tokens by id: each lock step sorts, reads the one before it to its end, and joins it to an
-index, never to another list, which a kept plan would read once for each row. Accounts are updated in order too, so that
-more of the new versions fit on their page. Text: Core has no data-changing WITH that locks first. In one line it is
-short enough for psycopg to remember how it is sent.
+"""Locks users by id, then tokens by id. Each lock step sorts, reads the step before it to its end, and joins it to an
+index, never to another list: a cached plan would scan that list once per row. Accounts are updated in order too, so
+that more of the new row versions fit on their page. Text SQL: Core has no data-changing WITH that locks first. In one
+line it is short enough for psycopg's cache of converted queries.
 """
 
 

@@ -1,4 +1,4 @@
-"""What a fast path of a database looks like: statements that commit themselves, and what their rows stand for."""
+"""Types of a database's fast paths: auto-committed statements, and functions that read their rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class FastHold:
-    """A hold in one auto-committed statement. It brings one row, or none where the general path decides."""
+    """A hold in one auto-committed statement. It returns one row, or none if the general path must decide."""
 
     command: Alone
     session_of: Callable[[Mapping[str, Any]], BillingSession]
-    """The session that the row stands for."""
+    """Makes the session from the row."""
 
 
 @dataclass(frozen=True, slots=True)
 class FastBatch(Generic[T]):
-    """Items of a batch in one statement that commits itself. It brings a row for each that it has dealt with."""
+    """Items of a batch in one auto-committed statement. It returns a row for each item that it has decided."""
 
     command: Alone
     answers_of: Callable[[Sequence[Mapping[str, Any]]], dict[int, T]]
-    """What the rows stand for, by the item's place in the batch."""
+    """Makes the answers from the rows, by the item's index in the batch."""
 
 
 class _FastSettles(Protocol):
@@ -43,7 +43,7 @@ class _FastSettles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FastPaths:
-    """Statements that decide what is as usual and commit themselves; what they leave, the general path decides."""
+    """Makers of auto-committed statements for plain holds and jobs; the general path decides the rest."""
 
     hold: Callable[[Assumed, int], FastHold]
     """One hold, at a time in Unix seconds."""

@@ -1,9 +1,9 @@
-"""PostgreSQL's fast path for jobs: applies plain settles and refunds in one auto-committed statement, not the rest.
+"""PostgreSQL's fast path for jobs: applies the plain settles and refunds of a batch in one auto-committed statement.
 
-The guards: the session is `preconsumed` (semantics §2), paid by the wallet, and its intent, where it has one, is what
-the job asks for (§9); its user is there (§5: else it parks); its token is there and the user's, or it has none (§5:
-else `token_error`, §6: else skipped); where low wallets are announced, this one is above the threshold before and after
-all jobs of the batch, so that none is.
+The guards: the session is `preconsumed` (semantics §2), paid by the wallet, and its intent, if it has one, equals the
+job (§9); its user exists (§5: else it parks); its token exists and is the user's, or it has none (§5: else
+`token_error`, §6: else skipped); if low wallets are announced, the wallet is above the threshold before and after all
+jobs of the batch, so that no event is due.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,18 +74,18 @@ _WRITTEN = """
     SELECT n, user_id, held, held_at, intended_at FROM p
 """
 SETTLES = " ".join(_WRITTEN.split())
-"""Locks sessions by request id, users by id, tokens by id, in the way of the batched hold (`fast_hold_batch.HOLDS`).
+"""Locks sessions by request id, users by id, tokens by id, as the batched hold does (`fast_hold_batch.HOLDS`).
 
-A session's state is looked at when it is locked, not beside its id: a plan might read the index of open ones for it,
-from end to end.
+A session's state is tested after it is locked, not together with its id: for that, a plan might scan the whole index
+of open sessions.
 """
 
 
 def fast_settles(plain: Sequence[Plain], now_ms: int, *, counted: bool, lowest_wallet: int | None) -> FastBatch[Answer]:
     """The statement for one or more jobs; `now_ms` in Unix milliseconds.
 
-    `counted`: whether settles count into the user's usage. `lowest_wallet`: what a wallet must have before and after;
-    None: anything.
+    `counted`: whether settles count into the user's usage. `lowest_wallet`: quota that a wallet must have before and
+    after; None: no limit.
     """
     parameters: dict[str, object] = {
         "request_ids": [each.job.request_id for each in plain],

@@ -1,4 +1,4 @@
-"""`column among a list of ids`, as one parameter: one statement text, and one plan, whatever the length of the list."""
+"""`column among ids`, with the list as one parameter: one statement text and one plan for lists of any length."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ _listed = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
 
 class IdList(TypeDecorator[list[Id]]):
-    """A list of ids: an array where there are arrays, elsewhere JSON."""
+    """A list of ids: an array on PostgreSQL, JSON elsewhere."""
 
     impl = Text
     cache_ok = True
@@ -25,18 +25,18 @@ class IdList(TypeDecorator[list[Id]]):
         super().__init__()
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """The type that the driver is given."""
+        """The type of the parameter in this dialect."""
         return dialect.type_descriptor(ARRAY(self.item) if dialect.name == "postgresql" else Text())
 
     def process_bind_param(self, value: list[Id] | None, dialect: Dialect) -> Any:  # noqa: ANN401
-        """The value that the driver is given."""
+        """The value as the driver takes it."""
         return value if dialect.name == "postgresql" else _listed(value)
 
 
 class among(FunctionElement[Any]):  # noqa: N801
     """Whether a column's value is one of the list that the parameter `name` holds."""
 
-    # Not Boolean: where there are no booleans it would be compared with 1, and no index could find the ids.
+    # Not Boolean: SQLite has none, so SQLAlchemy would compare with 1, and no index could find the ids.
     type = NullType()
     name = "among"
     inherit_cache = True

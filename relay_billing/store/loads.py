@@ -1,4 +1,4 @@
-"""Load as generators of commands. The lock order stands here, once: sessions, users, subscriptions, tokens.
+"""Generators that load and lock rows. They define the lock order: sessions, users, subscriptions, tokens.
 
 A generator yields lists of commands and is sent a list of replies; `drivers` runs it on a connection, sync or async.
 """
@@ -14,7 +14,7 @@ from relay_billing.store.rows import NOTHING, fill_accounts, fill_sessions
 
 
 def _load_accounts(sheet: Worksheet, user_ids: Collection[int], token_ids: Collection[int]) -> list[Command]:
-    """Lock all that a pre-consume of these users may take from: wallets, subscriptions with their plans, tokens."""
+    """Lock all accounts that a pre-consume of these users may charge, and read the subscriptions' plans."""
     ids = sorted(user_ids)
     commands = [
         Command.of_constant(statements.LOCK_USERS, ids=ids),
@@ -28,7 +28,7 @@ def _load_accounts(sheet: Worksheet, user_ids: Collection[int], token_ids: Colle
 
 
 def load_for_holds(sheet: Worksheet, requests: Collection[PreConsume]) -> Load:
-    """Read the sessions that may be replayed, and lock the accounts, all in one list."""
+    """Read the sessions that exist already (replays), and lock the accounts, in one list of commands."""
     user_ids = {each.user_id for each in requests}
     token_ids = {each.token_id for each in requests if each.token_id is not None}
     read = Command.of_constant(statements.READ_SESSIONS, ids=sorted({each.request_id for each in requests}))
@@ -47,7 +47,7 @@ def load_wallets(sheet: Worksheet, user_ids: Collection[int]) -> Load:
 
 
 def load_for_jobs(sheet: Worksheet, request_ids: Collection[str]) -> Load:
-    """Lock sessions, then the accounts that they were paid from: a session never changes whose it is."""
+    """Lock sessions, then the accounts that paid for them, in one list: a session's accounts never change."""
     ids = sorted(request_ids)
     locks = (
         statements.LOCK_SESSIONS,

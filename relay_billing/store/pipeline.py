@@ -1,4 +1,4 @@
-"""psycopg's pipeline: a list of constant statements in one round trip, past SQLAlchemy's own execution."""
+"""psycopg's pipeline: sends a list of constant statements in one round trip, bypassing SQLAlchemy's execution."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from relay_billing.store.commands import Alone, Command, Reply
 from relay_billing.store.raised import driver_of, left_with, raised
 
 if TYPE_CHECKING:
-    # An extra: SQLite does without it.
+    # An extra that SQLite does not need.
     import psycopg
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,13 +26,13 @@ CACHED = 128
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A constant statement as the driver is sent it."""
+    """A constant statement as it is sent to the driver."""
 
     text: str
     inside: Mapping[str, Any]
     """Parameters that the statement itself holds."""
     names: tuple[str, ...] | None
-    """Columns of its rows; None: it brings none."""
+    """Names of its result's columns; None: it returns no rows."""
 
 
 @lru_cache(maxsize=CACHED)
@@ -48,10 +48,9 @@ _listed = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=
 
 
 def _array(values: list[object]) -> str:
-    """A list of whole numbers, texts, truths and Nones as PostgreSQL writes arrays; psycopg's own way takes ten times
-    as long.
+    """A list of integers, strings, booleans and Nones as PostgreSQL's array literal; psycopg takes ten times as long.
 
-    JSON differs in its brackets and in what it escapes with letters, which PostgreSQL would take for themselves.
+    JSON differs in its brackets, and escapes a newline as backslash and `n`, which PostgreSQL would read as the letter.
     """
     listed = _listed(values)
     if "\\" in listed:
@@ -66,7 +65,7 @@ def _element(value: object) -> str:
 
 
 def _parameters(command: Command) -> Mapping[str, Any]:
-    """What the driver is given. The statement says of which type each parameter is."""
+    """The parameters as the driver takes them. The statement's text has the type of each."""
     parameters = command.parameters
     assert isinstance(parameters, Mapping)
     given = {name: _array(value) if isinstance(value, list) else value for name, value in parameters.items()}
@@ -79,12 +78,12 @@ def _reply(command: Command, rows: Sequence[tuple[Any, ...]], count: int) -> Rep
 
 
 def pipelined(commands: Sequence[Command]) -> bool:
-    """Whether these may be sent together."""
+    """Whether these commands may be sent together."""
     return all(each.constant for each in commands)
 
 
 def _opening(raw: object) -> str:
-    """What a pipelined transaction begins with; an engine that somebody else has made says nothing of it."""
+    """The first statement of a pipelined transaction; the default for engines that `engine_of` has not made."""
     opening: str = getattr(raw, "opening", KEEP_PLANS)
     return opening
 
@@ -94,7 +93,7 @@ def _statements(commands: Sequence[Command]) -> str:
 
 
 def piped(connection: Connection, commands: Sequence[Command], *, first: bool) -> list[Reply]:
-    """Carry the commands out in one round trip; the replies are in their order. `first`: of their transaction."""
+    """Run the commands in one round trip; return replies in their order. `first`: they begin their transaction."""
     driver = driver_of(connection)
     raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     try:
@@ -102,7 +101,7 @@ def piped(connection: Connection, commands: Sequence[Command], *, first: bool) -
             if first:
                 raw.execute(_opening(raw))
             cursors = [raw.execute(_sent(each.statement).text, _parameters(each)) for each in commands]
-        # What it brings is known beforehand: asking a cursor costs as much as sending a statement.
+        # The columns are known beforehand: asking a cursor costs as much as sending a statement.
         return [
             _reply(command, cursor.fetchall() if _sent(command.statement).names else (), cursor.rowcount)
             for command, cursor in zip(commands, cursors, strict=True)
@@ -137,7 +136,7 @@ async def apiped(connection: "AsyncConnection", commands: Sequence[Command], *, 
 
 
 def _typed(driver: Any, alone: Alone) -> dict[str, object]:  # noqa: ANN401
-    """Whole numbers as 64-bit whatever their size: a statement is prepared once, not for each width."""
+    """The parameters, with all integers as 64 bits: a statement is prepared once, not once per integer width."""
     wide = driver.types.numeric.Int8
     return {
         name: wide(value) if type(value) is int else _array(value) if isinstance(value, list) else value
@@ -150,9 +149,9 @@ def _rows(alone: Alone, rows: Sequence[tuple[Any, ...]]) -> Reply:
 
 
 def executed_alone(engine: Engine, alone: Alone) -> Reply:
-    """Run one statement that commits itself; it brings rows, or none. Raises the driver's own errors.
+    """Run one auto-committed statement and return its rows. Raises the driver's own errors.
 
-    On a connection of the pool, without SQLAlchemy's own around it, which takes a tenth of the call.
+    Uses the pooled connection directly: SQLAlchemy's `Connection` around it would take a tenth of the call.
     """
     pooled = engine.raw_connection()
     driver = engine.dialect.loaded_dbapi
@@ -173,7 +172,7 @@ def executed_alone(engine: Engine, alone: Alone) -> Reply:
 
 
 async def aexecuted_alone(connection: "AsyncConnection", alone: Alone) -> Reply:
-    """As `executed_alone`, on an async connection."""
+    """As `executed_alone`, on an async connection, but raises DBAPIError."""
     known = connection.sync_connection
     assert known is not None
     driver = driver_of(known)

@@ -1,4 +1,4 @@
-"""Removes what is closed and old, and carries its sum forward: one opening row an account (semantics §10)."""
+"""Removes old closed sessions, and carries their sum forward: one opening row per account (semantics §10)."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -29,7 +29,7 @@ Account = tuple[str, int]
 
 
 def purge(before_ms: int, now_ms: int, limit: int) -> Steps[int]:
-    """Remove up to `limit` sessions that were closed before then, with their ledger rows; return how many."""
+    """Remove up to `limit` sessions closed before `before_ms`, with their ledger rows; return how many."""
     s = billing_sessions.c
     # An expired session with an intent is about to be closed for good, a parked one waits for its operator.
     over = or_(s.state.in_([State.SETTLED.value, State.REFUNDED.value]), s.intent.is_(None))
@@ -49,7 +49,7 @@ def purge(before_ms: int, now_ms: int, limit: int) -> Steps[int]:
 
 
 def purge_rows(key: Column[Any], old: ColumnElement[bool], limit: int) -> Steps[int]:
-    """Remove up to `limit` rows of `key`'s table that are `old` and move no balance; return how many were found."""
+    """Remove up to `limit` rows of `key`'s table that meet `old`; return how many. Carries no sum forward."""
     table = key.table
     rows = select(key).where(old).order_by(key).limit(limit)
     (found,) = yield [Command(rows.with_for_update(skip_locked=True))]
@@ -60,7 +60,7 @@ def purge_rows(key: Column[Any], old: ColumnElement[bool], limit: int) -> Steps[
 
 
 def _carry_forward(theirs: ColumnElement[bool], now_ms: int) -> Load:
-    """Add the rows that go to their accounts' opening rows. Two purges together: one insert fails, is retried."""
+    """Add the removed rows to their accounts' opening rows. In concurrent purges, one insert fails and is retried."""
     c = billing_ledger.c
     total = cast(func.sum(c.amount), BigInteger).label("total")
     summed = select(c.account_type, c.account_id, total).where(theirs).group_by(c.account_type, c.account_id)

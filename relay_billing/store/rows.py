@@ -1,4 +1,4 @@
-"""Rows as the domain's values, put onto a worksheet."""
+"""Converts rows into domain values, and puts them on a worksheet."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -11,12 +11,12 @@ from relay_billing.store.commands import Reply
 from relay_billing.store.statements import SESSION_COLUMNS
 
 NOTHING = Reply((), 0)
-"""Of a table that was not asked."""
+"""The reply for a table that was not queried."""
 _SUBSCRIPTION = tuple(field.name for field in fields(Subscription))
 
 
 def fill_accounts(sheet: Worksheet, wallets: Reply, subscriptions: Reply, keys: Reply) -> None:
-    """Put rows of the three account tables into the worksheet."""
+    """Put rows of the three account tables on the worksheet."""
     sheet.wallets.update({row["id"]: Wallet(**row) for row in wallets.rows})
     for row in subscriptions.rows:
         sheet.subscriptions[row["id"]] = Subscription(**{name: row[name] for name in _SUBSCRIPTION})
@@ -26,7 +26,7 @@ def fill_accounts(sheet: Worksheet, wallets: Reply, subscriptions: Reply, keys: 
 
 
 def session_of(row: Mapping[str, Any]) -> BillingSession:
-    """Make the domain's value of a row of `billing_sessions`."""
+    """Make the session of a row of `billing_sessions`."""
     values = {name: row[name] for name in SESSION_COLUMNS}
     values["state"] = State(row["state"])
     values["intent"] = None if row["intent"] is None else Intent(row["intent"])
@@ -34,5 +34,5 @@ def session_of(row: Mapping[str, Any]) -> BillingSession:
 
 
 def fill_sessions(sheet: Worksheet, found: Reply) -> None:
-    """Put rows of `billing_sessions` onto the worksheet."""
+    """Put rows of `billing_sessions` on the worksheet."""
     sheet.sessions.update({row["request_id"]: session_of(row) for row in found.rows})

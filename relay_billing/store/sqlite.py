@@ -9,17 +9,17 @@ from relay_billing.store.dialects import Dialect
 
 BUSY_TIMEOUT_MS = 10_000
 CHECKPOINT_PAGES = 4_000
-"""Pages of the log, 16 MiB, after which a commit copies them into the database: the usual 1,000 are full after less
-than a hundred holds, and a page that has changed more often than once is copied once."""
+"""Pages in the log (16 MiB) after which a commit copies them into the database. SQLite's default of 1,000 is reached
+after less than a hundred holds; with more, a page that changed several times is copied only once."""
 
 
 def _row_by_row(statement: Insert | Update, rows: Rows) -> Command:
-    """One statement, sent with many sets of parameters: what every driver can do."""
+    """One statement, sent with many sets of parameters (`executemany`)."""
     return Command(statement, rows, len(rows) if isinstance(statement, Update) else None, constant=True)
 
 
 def _transient(error: DBAPIError) -> bool:
-    # sqlite3 has one OperationalError for a busy database and a missing table; only the words tell them apart.
+    # sqlite3 has one OperationalError for a busy database and a missing table; only the message differs.
     words = str(error.orig)
     return "locked" in words or "busy" in words
 

@@ -1,4 +1,4 @@
-"""SQLite's transactions, which begin by our own word, on connections that are set up once."""
+"""SQLite's transactions: connections are set up once, and BEGIN, COMMIT and ROLLBACK are sent explicitly."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -11,21 +11,21 @@ from relay_billing.store.raised import driver_of, raised
 if TYPE_CHECKING:
     import sqlite3
 
-    # An extra: threads do without it.
+    # An extra that only the asynchronous client needs.
     import aiosqlite
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _OPENED = "relay_billing_opened"
-"""What a pooled connection is marked with once it is set up."""
+"""The key in `Connection.info` that marks a pooled connection as set up."""
 _Level = Literal["DEFERRED", "EXCLUSIVE", "IMMEDIATE"] | None
-"""How sqlite3 begins transactions by itself; None: it does not."""
+"""`sqlite3.Connection.isolation_level`: how sqlite3 itself begins transactions; None: it does not."""
 
 
 def _take_over(connection: Connection) -> _Level:
-    """Have no transaction begin by itself; returns how they did.
+    """Stop sqlite3 from beginning transactions itself; return the level to restore.
 
-    SQLAlchemy's own way, AUTOCOMMIT, ends with a PRAGMA, after which SQLite prepares every statement anew: that took
-    half of a hold's processor time.
+    Not SQLAlchemy's AUTOCOMMIT: it ends with a PRAGMA that makes SQLite prepare every statement again, which took half
+    of a hold's processor time.
     """
     raw: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
     before = raw.isolation_level
@@ -35,14 +35,14 @@ def _take_over(connection: Connection) -> _Level:
 
 
 def _give_back(connection: Connection, before: _Level) -> None:
-    """Have transactions begin as they did. A connection that was lost meanwhile is nobody's."""
+    """Restore the level. A connection that was lost meanwhile has none to restore."""
     if before is not None and not connection.invalidated:
         raw: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
         raw.isolation_level = before
 
 
 def tell(connection: Connection, words: str) -> None:
-    """Carry out one statement in SQLite's own words. Raises SQLAlchemy's errors."""
+    """Run one SQL text without parameters. Raises SQLAlchemy's errors."""
     raw: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
     try:
         raw.execute(words)
@@ -52,9 +52,9 @@ def tell(connection: Connection, words: str) -> None:
 
 @contextmanager
 def transaction(connection: Connection, opening: Sequence[str], begin: str) -> Iterator[None]:
-    """The block in one transaction. `opening`: what sets the connection up; `begin`: how the transaction begins.
+    """Run the block in one transaction. `opening` sets a new connection up; `begin` begins the transaction.
 
-    Whoever has made the engine: what others do with the connection afterwards begins as before.
+    Works on any engine: for its other users, transactions begin as before.
     """
     before = _take_over(connection)
     try:

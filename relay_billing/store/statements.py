@@ -36,11 +36,11 @@ MUTABLE = (
     "intent_at",
     "closed_at",
 )
-"""What a transition may change; the rest of the row is what pre-consume made of it."""
+"""Columns that a transition may change; the others keep what the pre-consume has set."""
 OPENING_COLUMNS = tuple(
     name for name in SESSION_COLUMNS if name not in MUTABLE or name in ("state", "pre_consumed_quota", "token_consumed")
 )
-"""What a pre-consume says of a session; all else begins as the column's default."""
+"""Columns that a pre-consume sets; the others begin with their defaults."""
 
 _S, _U, _T, _B, _P = billing_sessions.c, users.c, tokens.c, user_subscriptions.c, subscription_plans.c
 
@@ -51,7 +51,7 @@ def _given(name: str, like: ColumnElement[object]) -> BindParameter[object]:
 
 
 def locked(rows: Rows) -> Rows:
-    """The rows, locked. NO KEY UPDATE: nothing here changes a primary key, so rows that refer to them need not wait."""
+    """The rows, locked. NO KEY UPDATE: nothing here changes a primary key, so inserts that refer to it don't wait."""
     return rows.with_for_update(key_share=True)
 
 
@@ -67,11 +67,11 @@ LOCK_TOKENS = locked(_TOKENS.where(among(_T.id, "ids")))
 
 
 def _of_sessions(account: ColumnElement[int]) -> Select[int]:
-    """The accounts of sessions, whose `ids` are given."""
+    """The account ids of the sessions in the parameter `ids`."""
     return select(account).where(among(_S.request_id, "ids"))
 
 
-# Accounts by their sessions: no round trip is needed to learn which they are.
+# Accounts by their sessions: saves a round trip that would read the accounts' ids.
 LOCK_USERS_OF = locked(select(_U.id, _U.quota).where(_U.id.in_(_of_sessions(_S.user_id))).order_by(_U.id))
 LOCK_SUBSCRIPTIONS_OF = locked(
     select(user_subscriptions).where(_B.id.in_(_of_sessions(_S.subscription_id))).order_by(_B.id)
@@ -98,10 +98,10 @@ WRITE_INTENT = (
     .where(
         _S.request_id == _given("of", _S.request_id),
         _S.intent.is_(None),
-        # Not IN: a list inside can't be sent with many sets of parameters.
+        # Not IN: SQLAlchemy expands its list, which it can't do for many sets of parameters.
         or_(*(_S.state == state.value for state in OPEN_STATES)),
     )
-    # A parked session is judged afresh by what comes now, the sweep included.
+    # No longer parked: the job, or the sweep, judges the session again.
     .values(
         intent=_given("to", _S.intent),
         intent_quota=_given("quota_", _S.intent_quota),

@@ -1,4 +1,4 @@
-"""Database URLs: those of SQLAlchemy, and with several hosts as libpq writes them."""
+"""Parses database URLs: SQLAlchemy's, and libpq's form with several hosts."""
 
 import re
 
@@ -13,9 +13,9 @@ DEFAULT_PORT = "5432"
 
 
 def parsed(database_url: str) -> URL:
-    """The URL in its parts. `h1:5432,h2:5433` in the place of the host is taken apart, as libpq does.
+    """The parsed URL. Several hosts are written as for libpq: `h1:5432,h2:5433` (port unset: 5432).
 
-    Raises InvalidRequest for what is no URL.
+    Raises InvalidRequest for an invalid URL.
     """
     try:
         several = _SEVERAL_HOSTS.match(database_url)

@@ -1,8 +1,8 @@
 """How long the database may take: for a statement, for a connection, and for all attempts of a call together.
 
-The server ends a statement that takes too long (`statement_timeout`), and the kernel a connection whose peer is gone
-(`tcp_user_timeout`, keep-alives). Neither helps where the peer's kernel acknowledges and nobody answers, so the client
-has a deadline of its own (`connections`). All of them are here.
+The server ends a statement that takes too long (`statement_timeout`); the kernel ends a connection whose peer is gone
+(`tcp_user_timeout`, keep-alives). Neither helps if the peer's kernel acknowledges but its process does not answer, so
+the client has its own deadline (`connections`). All these limits, in seconds, are defined here.
 """
 
 import math
@@ -17,51 +17,51 @@ from sqlalchemy import URL
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest
 
 STATEMENT_TIMEOUT_S = 10.0
-"""One statement of a call. The slowest of them takes a tenth of a second; the rest is for locks and slow disks."""
+"""For one statement of a call. The slowest one takes 0.1 s; the rest allows for locks and slow disks."""
 CALL_TIMEOUT_S = 15.0
-"""One transaction with all its attempts: a relay's hold is taken, refused or unavailable within about this time.
+"""For one transaction with all its attempts: within about this time a hold is taken, refused or unavailable.
 
-A connection that is being made when it ends has `SHORTEST_CONNECT_S` for each host.
+A connection that is opened near its end still has `SHORTEST_CONNECT_S` for each host.
 """
 LONG_STATEMENT_TIMEOUT_S = 600.0
-"""One statement that reads or removes much: a reconciliation, the purge. Nobody waits for these."""
+"""For one statement that reads or removes many rows: a reconciliation, the purge. Nobody waits for these."""
 MIGRATION_TIMEOUT_S = 3_600.0
-"""One statement of a migration, which may build an index of a large table, or wait for a lock on it."""
+"""For one statement of a migration, which may build an index of a large table, or wait for a lock on it."""
 CONNECT_TIMEOUT_S = 5
-"""One connection, to each host that a URL names."""
+"""For connecting to each host of a URL."""
 SHORTEST_CONNECT_S = 2
-"""The least that libpq knows."""
+"""libpq's shortest time-out for connecting."""
 POOL_TIMEOUT_S = 5
-"""A connection of the pool, where others have them all."""
+"""For a connection of the pool while all are in use."""
 GRACE_S = 1.0
-"""What the client waits beyond the server's own time-out: where the server lives, its word comes first."""
+"""The client waits this much longer than the server's time-out, so that a live server's own error comes first."""
 LEAST_WAIT_S = 0.5
-"""What a single wait is given where its call's time is over: a live server takes a rollback in far less."""
+"""For a single wait when its call's time is over: a live server needs far less for a rollback."""
 REFUSAL_S = 1.0
-"""After a call that had no answer in all its time, others are refused immediately for so long.
+"""After a call that got no answer in its whole time, other calls are refused immediately for this long.
 
-Calls that wait for their batch would otherwise wait one after the other: with a thousand of them, for minutes.
+Otherwise the batches that wait would time out one after the other: with a thousand calls, for minutes.
 """
 TCP_OPTIONS: dict[str, int] = {
-    # Milliseconds that sent data may stay unacknowledged: a host that is gone, while a statement is sent.
+    # Milliseconds that sent data may stay unacknowledged: detects a lost host while a statement is sent.
     "tcp_user_timeout": 10_000,
-    # Seconds: the same while nothing is sent, after 5 + 3 times 2.
+    # Seconds: detect a lost host while nothing is sent, after 5 + 3 times 2.
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
 }
-"""libpq's, each where the URL does not say otherwise."""
+"""libpq's parameters; each applies unless the URL sets it."""
 OWN_PARAMETERS = ("statement_timeout", "call_timeout")
-"""Of the database URL, in seconds; libpq does not know them."""
+"""Our own parameters of the database URL, in seconds; libpq does not know them."""
 SHORTEST_S, LONGEST_S = 0.1, 86_400.0
 
 _DEADLINE: ContextVar[float] = ContextVar("relay_billing_deadline", default=math.inf)
-"""When the call that is under way in this thread or task has to be over, by the monotonic clock."""
+"""Deadline of the current call of this thread or task, by the monotonic clock; infinite: there is no call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Seconds that the database may take."""
+    """Time limits for the database, in seconds: for a statement, for a call, for connecting to each host."""
 
     statement_s: float = STATEMENT_TIMEOUT_S
     call_s: float = CALL_TIMEOUT_S
@@ -74,19 +74,19 @@ class Waits:
 
 
 class Bounds:
-    """The waits of one engine, and whether its database has lately let a call wait for nothing."""
+    """The waits of one engine, and when a call last got no answer from its database."""
 
     def __init__(self, waits: Waits, *, cuts: bool) -> None:
-        """`cuts`: the engine's connections end their waits with the call; else an attempt lasts as long as it likes."""
+        """`cuts`: the engine's connections end their waits at the call's deadline; else attempts are not cut short."""
         self.waits, self.cuts = waits, cuts
         self._gave_up_at = -math.inf
 
     @contextmanager
     def call(self, allowed_s: float | None = None) -> Iterator[None]:
-        """All attempts within the block share one deadline; within another call it is that call's.
+        """All attempts within the block share one deadline; a nested call keeps the outer one's.
 
-        `allowed_s`: for one statement of it; unset: `waits.statement_s`. Raises BillingUnavailable immediately where a
-        call has just waited in vain.
+        `allowed_s`: seconds that one statement may take, which may extend the deadline; unset: `waits.call_s` is the
+        deadline. Raises BillingUnavailable immediately if another call has just got no answer.
         """
         if _DEADLINE.get() < math.inf:
             yield
@@ -101,22 +101,22 @@ class Bounds:
             _DEADLINE.reset(token)
 
     def room(self, took_s: float, pause_s: float) -> bool:
-        """Whether another attempt fits into the call, after one that took so long, and a pause."""
+        """Whether another attempt fits into the call after a pause, if it takes as long as the last one (`took_s`)."""
         return time.monotonic() + pause_s + (0.0 if self.cuts else took_s) < _DEADLINE.get()
 
     def give_up(self) -> None:
-        """A call has had no answer in all its time."""
+        """Record that a call got no answer in its whole time."""
         self._gave_up_at = time.monotonic()
 
 
 def deadline_of_wait(allowed_s: float) -> float:
-    """Until when one wait for the server may last: `allowed_s`, or what the call has left."""
+    """When one wait for the server must end, by the monotonic clock: after `allowed_s`, or with its call."""
     now = time.monotonic()
     return max(now + LEAST_WAIT_S, min(now + allowed_s, _DEADLINE.get()))
 
 
 def connect_timeout_s(configured_s: int, hosts: int) -> int:
-    """For each host, in whole seconds: as configured, or what the call has left."""
+    """The time-out for connecting to each host, in whole seconds: as configured, or what the call has left."""
     left = _DEADLINE.get() - time.monotonic()
     return configured_s if left >= configured_s * hosts else max(SHORTEST_CONNECT_S, int(left / hosts))
 
@@ -136,9 +136,9 @@ def _seconds(url: URL, name: str, default: float) -> float:
 
 
 def waits_of(url: URL, usual: Waits, at_most: Waits | None) -> Waits:
-    """What a URL says, each value no more than `at_most` has. Raises InvalidRequest for what is no number of seconds.
+    """The waits that a URL sets, limited by `at_most` (None: not limited). Raises InvalidRequest for an invalid value.
 
-    `statement_timeout` and `call_timeout` are ours, `connect_timeout` is libpq's; unset: as `usual`.
+    `statement_timeout` and `call_timeout` are ours, `connect_timeout` is libpq's; unset: as `usual`. All in seconds.
     """
     said = Waits(
         _seconds(url, "statement_timeout", usual.statement_s),

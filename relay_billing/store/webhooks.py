@@ -1,4 +1,4 @@
-"""Statements that keep events, beside the movements that they are of, until a task has sent them."""
+"""Statements that keep events, in the transaction of the movements they report, until a task has sent them."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def announced(dialect: Dialect, events: Sequence[Event]) -> Command:
 
 
 def announced_once(dialect: Dialect, event: Event) -> Command:
-    """Keep an event that may be there already."""
+    """Keep an event unless it is kept already."""
     insert = dialect.insert(billing_webhooks).values(_row(event))
     return Command(insert.on_conflict_do_nothing(index_elements=[billing_webhooks.c.event_id]))
 
@@ -46,7 +46,7 @@ def _given(name: str) -> BindParameter[object]:
 _COLUMNS = ("event_id", "event", "body", "state", "next_at", "created_at")
 _L = billing_dead_letters.c
 _KNOWN = exists(select(literal(1)).where(_L.fingerprint == bindparam("fingerprint"), _L.resolved_at.is_(None)))
-# Carried out before the letters are kept: what is open already was announced.
+# Runs before the letters are written: a letter that is open already was announced.
 ADD_LETTER_EVENT = billing_webhooks.insert().from_select(
     list(_COLUMNS), select(*(_given(name) for name in _COLUMNS)).where(~_KNOWN)
 )

@@ -1,4 +1,4 @@
-"""Write as generators of commands: one statement a table, deltas and never balances."""
+"""Writes the changes of a worksheet: one statement per table, with deltas, never balances."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,15 +16,15 @@ from relay_billing.store.statements import MUTABLE, OPENING_COLUMNS
 
 
 def write_intents(dialect: Dialect, intents: Rows) -> list[Command]:
-    """Record what relays want of open sessions; the first intent of each wins (semantics §9)."""
+    """Record intents on open sessions; the first intent of each session wins (semantics §9)."""
     written = dialect.many(statements.WRITE_INTENT, intents)
-    # Locked in order first: a set of rows is updated in any order.
+    # Locked in order first: the update of a set may lock its rows in any order, and so deadlock.
     ids = sorted(str(each["of"]) for each in intents)
     return [Command.of_constant(statements.LOCK_SESSION_KEYS, ids=ids), replace(written, touches=None)]
 
 
 def write(sheet: Worksheet, dialect: Dialect) -> Load:
-    """Carry out everything the worksheet has gathered: one statement a table, deltas and never balances."""
+    """Write all changes of the worksheet. Raises UpdateDataError if a locked row has changed all the same."""
     commands = [*_session_writes(sheet, dialect), *_account_writes(sheet, dialect)]
     if sheet.entries:
         rows = [
@@ -54,7 +54,7 @@ def write(sheet: Worksheet, dialect: Dialect) -> Load:
 
 
 def _reader(names: Sequence[str]) -> Callable[[BillingSession], dict[str, object]]:
-    """Makes a row of a session, faster than a loop over its fields."""
+    """Makes a function that turns a session into a row, faster than a loop over its fields."""
     read = attrgetter(*names)
 
     def row_of(session: BillingSession) -> dict[str, object]:

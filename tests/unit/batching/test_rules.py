@@ -26,6 +26,20 @@ CASES: dict[str, tuple[dict[str, int], dict[str, Any], Turn]] = {
     "a full batch is enough": ({"calls": 2}, {"waiting": 2, "batches": 1}, Turn(2)),
     "a lane is free again, and takes what has come": ({}, {"waiting": 3, "batches": 1, "freed": True}, Turn(3)),
     "a closed gatherer waits for nobody": ({}, {"waiting": 3, "batches": 1, "closed": True}, Turn(3)),
+    "threads that were answered together come together": (
+        {},
+        {"waiting": 1, "last": 8, "expected": 8},
+        Turn(0, WINDOW_S),
+    ),
+    "they have come": ({}, {"waiting": 8, "last": 8, "expected": 8}, Turn(8)),
+    "they don't come": ({}, {"waiting": 1, "waited_s": 1.0, "last": 8, "expected": 8}, Turn(1)),
+    "a full batch waits for no more of them": ({"calls": 2}, {"waiting": 2, "last": 8, "expected": 8}, Turn(2)),
+    "a closed gatherer waits for none of them": ({}, {"waiting": 1, "last": 8, "expected": 8, "closed": True}, Turn(1)),
+    "beside a batch they come together too": (
+        {},
+        {"waiting": WORTH_A_LANE, "batches": 1, "last": 30, "expected": 30},
+        Turn(0, WINDOW_S),
+    ),
     "all lanes are taken": ({}, {"waiting": 500, "waited_s": 9.0, "batches": 2}, Turn(0)),
     "all lanes are taken, though closed": ({}, {"waiting": 5, "batches": 2, "closed": True}, Turn(0)),
     "a crowd is split among free lanes": ({}, {"waiting": 64}, Turn(32)),
@@ -74,6 +88,13 @@ class Shell:
     taken: list[int] = field(default_factory=list)
     last: int = 0
     closed: bool = False
+    threads: bool = False
+    """Whether those that were answered together come again one after the other."""
+
+    @property
+    def expected(self) -> int:
+        """Calls that are about to come."""
+        return self.last if self.threads and self.last > 1 else 0
 
     @property
     def known(self) -> int:
@@ -94,6 +115,7 @@ class Shell:
             batches=len(self.under_way),
             calls=calls,
             last=self.last,
+            expected=self.expected,
             freed=freed,
             closed=self.closed,
         )
@@ -114,13 +136,13 @@ class Shell:
         assert all(len(batch) <= self.how.calls for batch in self.under_way)
         assert len(self.under_way) <= max(self.how.lanes, self.how.alone)
         if self.waiting:
-            assert self.under_way, "a call waits, and nothing is under way that could end"
+            assert self.under_way or len(self.waiting) < self.expected, "a call waits, and nothing could end its wait"
             assert len(self.waiting) + self.known > self.how.alone
             free = len(self.under_way) < self.how.lanes
             assert (turn.wait_s is not None) == free
             if free:
                 assert not self.closed
-                assert len(self.waiting) < WORTH_A_LANE
+                assert len(self.waiting) < max(WORTH_A_LANE, self.expected)
                 assert self.now_ms - self.waiting[0][1] < self.how.window_ms
 
     def pass_time(self, ms: int) -> None:
@@ -148,11 +170,11 @@ HOWS = st.builds(
 )
 
 
-@given(how=HOWS, events=st.lists(EVENTS, max_size=60))
+@given(how=HOWS, events=st.lists(EVENTS, max_size=60), threads=st.booleans())
 def test_every_call_is_taken_once_in_order_and_in_time_whatever_happens(
-    how: Gathering, events: list[tuple[str, int]]
+    how: Gathering, events: list[tuple[str, int]], threads: bool
 ) -> None:
-    shell, came = Shell(how), 0
+    shell, came = Shell(how, threads=threads), 0
     for what, much in events:
         if what == "come":
             shell.waiting += [(came + number, shell.now_ms) for number in range(much)]
@@ -168,6 +190,8 @@ def test_every_call_is_taken_once_in_order_and_in_time_whatever_happens(
     for _ in range(came):
         if shell.under_way:
             shell.end(0)
+        else:
+            shell.pass_time(how.window_ms)
     assert (shell.taken, list(shell.waiting), shell.under_way) == (list(range(came)), [], [])
 
 
