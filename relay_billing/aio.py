@@ -66,6 +66,8 @@ class AsyncBillingClient(Door):
         how = gathering or Gathering()
         self._engine = async_engine_of(database_url)
         self._terms = Terms(self._policy, utc_now, FUNDING, dialect_of(self._engine))
+        if gathering is None and self._terms.dialect.one_writer:
+            how = replace(how, lanes=1)
         self._holds: TaskGatherer[PreConsume, BillingSession] = TaskGatherer(
             # mypy follows no ParamSpec through partial; a lambda would be one more call per hold.
             partial(self._run, holds.pre_consume),  # type: ignore[call-arg]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, Unpack
+from typing import Literal, ParamSpec, TypeVar, Unpack
 
 from sqlalchemy import Pool
 
@@ -19,12 +19,15 @@ from relay_billing.domain.errors import BillingError, not_safe, telling_unsafe
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
 from relay_billing.domain.requests import HoldFields, PreConsume
 from relay_billing.domain.sessions import BillingSession
+from relay_billing.domain.sources import FUNDING
 from relay_billing.door import Closing, Door, Waiting
-from relay_billing.flows import holds
-from relay_billing.ledger import Ledger
-from relay_billing.store.drivers import dialect_of, engine_of
+from relay_billing.flows import holds, settlements
+from relay_billing.flows.context import Flow, Terms, utc_now
+from relay_billing.store.drivers import dialect_of, engine_of, transact
 
 log = logging.getLogger("relay_billing")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 HOLDS_ALONE = 8
 """Up to this many concurrent holds run alone, one connection each, if a lone hold is one statement (PostgreSQL): a
@@ -73,18 +76,23 @@ def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:
 class BillingClient(Door):
     """Holds quota in the relay's process, and hands settles and refunds to the workers. Thread-safe, fork-safe.
 
-    On PostgreSQL up to 8 concurrent holds are not gathered, unless `gathering` says so: each is one statement.
+    Defaults where `gathering` is unset: on PostgreSQL up to 8 concurrent holds are not gathered, because each is one
+    statement; on SQLite one batch runs at a time, because a second one would only wait for the write lock.
     """
 
     def _open(self, database_url: str, gathering: Gathering | None) -> tuple[Waiting, Waiting]:
         how = gathering or Gathering()
         self._engine = engine_of(database_url)
-        alone = HOLDS_ALONE if gathering is None and dialect_of(self._engine).fast is not None else how.alone
+        dialect = dialect_of(self._engine)
+        alone = HOLDS_ALONE if gathering is None and dialect.fast is not None else how.alone
+        if gathering is None and dialect.one_writer:
+            how = replace(how, lanes=1)
         self._inherited: list[Pool] = []
-        self._ledger = Ledger(self._engine, self._policy)
+        # Not a Ledger: a relay need not import the flows of operators.
+        self._terms = Terms(self._policy, utc_now, FUNDING, dialect)
         self._holds: ThreadGatherer[PreConsume, BillingSession] = ThreadGatherer(
             # mypy follows no ParamSpec through partial; a lambda would be one more call per hold.
-            partial(self._ledger.run, holds.pre_consume),  # type: ignore[call-arg]
+            partial(self._run, holds.pre_consume),  # type: ignore[call-arg]
             replace(how, alone=alone),
         )
         self._ends = ThreadGatherer(self._make_safe, replace(how, alone=1), not_safe)
@@ -93,6 +101,9 @@ class BillingClient(Door):
         # The child must not close the parent's connections: that would disconnect the parent.
         os.register_at_fork(after_in_child=lambda: _disconnect_in_child(myself))
         return self._holds, self._ends
+
+    def _run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
+        return transact(self._engine, self._terms.dialect, lambda: flow(self._terms.context(), *args, **options))
 
     def pre_consume(self, **fields: Unpack[HoldFields]) -> ClientSession:
         """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
@@ -146,18 +157,19 @@ class BillingClient(Door):
         """One write of intents and one message for all of them (semantics §9)."""
         by_broker = self._policy.durability is Durability.BROKER
         if not (by_broker and self._publisher.post(jobs).wait(self._policy.publish_timeout)):
-            self._ledger.intend(jobs)
+            self._run(settlements.intend, jobs)
         if not by_broker:
             self._publisher.post(jobs)
         return [True] * len(jobs)
 
     def reserve(self, request_id: str, target_quota: int) -> BillingSession:
         """Raise the hold of an open session now: as `Ledger.reserve` (semantics §4)."""
-        return self._ledger.reserve(request_id, target_quota)
+        return self._run(holds.reserve, request_id, target_quota)
 
     def get(self, request_id: str) -> BillingSession:
         """The session as it stands. Raises UnknownSession."""
-        return self._ledger.get(request_id)
+        make = lambda: holds.get(self._terms.context(), request_id)  # noqa: E731, one line
+        return transact(self._engine, self._terms.dialect, make, reading=True)
 
     def close(self) -> None:
         """Carry out and post all waiting calls, for a bounded number of seconds, and close all connections."""

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
+from relay_billing.store.direct import acarried_out
 from relay_billing.store.drivers import (
     NOTHING_KNOWN,
     PIPELINING,
@@ -21,14 +22,20 @@ from relay_billing.store.drivers import (
     url_of,
 )
 from relay_billing.store.pipeline import aexecuted_alone, apiped, pipelined
+from relay_billing.store.sqlite_transactions import atransaction
 from relay_billing.store.waits import OWN_PARAMETERS, Bounds, Waits, waits_of
 
 T = TypeVar("T")
+
+DIRECT = "aiosqlite"
+"""SQLAlchemy's name of the SQLite driver that is sent constant statements directly."""
 
 
 async def _acarried_out(connection: AsyncConnection, commands: Sequence[Command], *, first: bool) -> Sequence[Reply]:
     if connection.dialect.driver in PIPELINING and pipelined(commands):
         return await apiped(connection, commands, first=first)
+    if connection.dialect.driver == DIRECT and pipelined(commands):
+        return await acarried_out(connection, commands)
     return [reply_of(await connection.execute(each.statement, each.parameters)) for each in commands]
 
 
@@ -39,17 +46,8 @@ async def _atransaction(engine: AsyncEngine, dialect: Dialect, *, reading: bool)
         async with engine.begin() as connection:
             yield connection
         return
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        for statement in dialect.opening:
-            await connection.exec_driver_sql(statement)
-        await connection.exec_driver_sql(begin)
-        try:
-            yield connection
-        except BaseException:
-            await connection.exec_driver_sql("ROLLBACK")
-            raise
-        await connection.exec_driver_sql("COMMIT")
+    async with engine.connect() as connection, atransaction(connection, dialect.opening, begin):
+        yield connection
 
 
 async def _aalone(engine: AsyncEngine, command: Alone) -> Reply:
@@ -99,7 +97,11 @@ def async_engine_of(database_url: str) -> AsyncEngine:
     bounds = Bounds(waits_of(url, Waits(), None), cuts=postgresql)
     driver = "postgresql+psycopg" if postgresql else "sqlite+aiosqlite"
     url = url.set(drivername=driver).difference_update_query(OWN_PARAMETERS)
-    made = create_async_engine(url, **engine_options(url, bounds, keep=True))
+    options = engine_options(url, bounds, keep=True)
+    if not postgresql:
+        # Set once per connection, because each change is a switch to aiosqlite's thread. The engine has no other user.
+        options["isolation_level"] = "AUTOCOMMIT"
+    made = create_async_engine(url, **options)
     if postgresql:
         # Imports psycopg, an extra that SQLite does not need.
         from relay_billing.store.connections import bound

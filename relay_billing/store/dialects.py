@@ -26,7 +26,7 @@ class Dialect:
     name: str
     insert: Callable[[Table], Insert]
     opening: tuple[str, ...]
-    """Statements before a transaction, in autocommit."""
+    """Statements that set a new connection up, in autocommit, before its first transaction."""
     begin: str | None
     """The statement that begins a transaction; None: the driver's default."""
     begin_reading: str | None
@@ -39,3 +39,5 @@ class Dialect:
     """Whether the same transaction, tried again, may succeed."""
     stale: Callable[[DBAPIError], bool] = _never
     """Whether the next attempt needs a connection that was made after this error; unset: never."""
+    one_writer: bool = False
+    """Whether only one transaction can write at a time; unset: any number."""

@@ -16,10 +16,10 @@ from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, Upda
 from relay_billing.store.allowance import lengthened
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
+from relay_billing.store.direct import carried_out
 from relay_billing.store.failures import cause_of
 from relay_billing.store.pipeline import executed_alone, piped, pipelined
-from relay_billing.store.postgresql import POSTGRESQL
-from relay_billing.store.sqlite import SQLITE
+from relay_billing.store.sqlite_transactions import transaction
 from relay_billing.store.urls import parsed
 from relay_billing.store.waits import (
     LONG_STATEMENT_TIMEOUT_S,
@@ -44,18 +44,26 @@ BOUNDS = "relay_billing_bounds"
 """The execution option in which an engine carries its `Bounds`."""
 PIPELINING = ("psycopg", "psycopg_async")
 """SQLAlchemy's names of the drivers that are sent constant statements directly; others get them from SQLAlchemy."""
+DIRECT = "pysqlite"
+"""The same for SQLite, one statement at a time."""
 STREAMED = {"stream_results": True, "yield_per": 1_000}
 """Options of a streamed read, which keeps at most 1,000 rows in memory."""
 NOTHING_KNOWN = Reply((), 0)
 """The reply to an auto-committed statement that failed, so that its effect is unknown."""
-DIALECTS = {each.name: each for each in (POSTGRESQL, SQLITE)}
+SUPPORTED = ("postgresql", "sqlite")
+"""SQLAlchemy's names of the databases that are supported."""
 
 
 def dialect_of(engine: "Engine | AsyncEngine", *, fast_paths: bool = True) -> Dialect:
     """The dialect of an engine; `fast_paths` False: without them. Raises InvalidRequest for an unsupported database."""
-    if engine.dialect.name not in DIALECTS:
-        raise InvalidRequest("database_url", f"{engine.dialect.name} is not supported; use {', '.join(DIALECTS)}")
-    found = DIALECTS[engine.dialect.name]
+    name = engine.dialect.name
+    if name not in SUPPORTED:
+        raise InvalidRequest("database_url", f"{name} is not supported; use {', '.join(SUPPORTED)}")
+    # Imported on first use, with its fast paths: a relay has one database.
+    if name == "sqlite":
+        from relay_billing.store.sqlite import SQLITE as found  # noqa: N811
+    else:
+        from relay_billing.store.postgresql import POSTGRESQL as found  # noqa: N811
     fast = fast_paths and engine.dialect.driver in PIPELINING
     return found if fast else replace(found, fast=None)
 
@@ -72,6 +80,8 @@ def _carried_out(connection: Connection, commands: Sequence[Command], *, first: 
     """Run one list of commands. `first`: it is the first of its transaction."""
     if connection.dialect.driver in PIPELINING and pipelined(commands):
         return piped(connection, commands, first=first)
+    if connection.dialect.driver == DIRECT and pipelined(commands):
+        return carried_out(connection, commands)
     return [reply_of(connection.execute(each.statement, each.parameters)) for each in commands]
 
 
@@ -82,16 +92,8 @@ def _transaction(engine: Engine, dialect: Dialect, *, reading: bool) -> Iterator
         with engine.begin() as connection:
             yield connection
         return
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for statement in dialect.opening:
-            connection.exec_driver_sql(statement)
-        connection.exec_driver_sql(begin)
-        try:
-            yield connection
-        except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
-            raise
-        connection.exec_driver_sql("COMMIT")
+    with engine.connect() as connection, transaction(connection, dialect.opening, begin):
+        yield connection
 
 
 def bounds_of(engine: "Engine | AsyncEngine") -> Bounds:
@@ -219,8 +221,8 @@ def streamed(engine: Engine, statements: Iterable[Executable]) -> Iterator[tuple
 def url_of(database_url: str) -> URL:
     """The parsed URL. Raises InvalidRequest if it is invalid, or its database is not supported."""
     url = parsed(database_url)
-    if url.get_backend_name() not in DIALECTS:
-        supported = ", ".join(DIALECTS)
+    if url.get_backend_name() not in SUPPORTED:
+        supported = ", ".join(SUPPORTED)
         raise InvalidRequest("database_url", f"{url.get_backend_name()} is not supported; use {supported}")
     own = [name for name in OWN_PARAMETERS if name in url.query]
     if own and url.get_backend_name() != "postgresql":

@@ -11,6 +11,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType, TypeEngine
 
 Id = int | str
+_listed = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
 
 class IdList(TypeDecorator[list[Id]]):
@@ -29,7 +30,7 @@ class IdList(TypeDecorator[list[Id]]):
 
     def process_bind_param(self, value: list[Id] | None, dialect: Dialect) -> Any:  # noqa: ANN401
         """The value as the driver takes it."""
-        return value if dialect.name == "postgresql" else json.dumps(value)
+        return value if dialect.name == "postgresql" else _listed(value)
 
 
 class among(FunctionElement[Any]):  # noqa: N801

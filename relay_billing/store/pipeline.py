@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, Executable, PoolProxiedConnection, Select
+from sqlalchemy import Connection, Engine, Executable, Select
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from relay_billing.store.allowance import KEEP_PLANS
 from relay_billing.store.commands import Alone, Command, Reply
-from relay_billing.store.failures import left_by
+from relay_billing.store.raised import driver_of, left_with, raised
 
 if TYPE_CHECKING:
     # An extra that SQLite does not need.
@@ -83,32 +82,10 @@ def pipelined(commands: Sequence[Command]) -> bool:
     return all(each.constant for each in commands)
 
 
-def _driver(connection: Connection) -> Any:  # noqa: ANN401
-    """The module psycopg."""
-    return connection.dialect.loaded_dbapi
-
-
 def _opening(raw: object) -> str:
     """The first statement of a pipelined transaction; the default for engines that `engine_of` has not made."""
     opening: str = getattr(raw, "opening", KEEP_PLANS)
     return opening
-
-
-def _failed(connection: Connection, error: Exception, statement: str) -> DBAPIError:
-    """The error as SQLAlchemy would raise it. If `connection_invalidated` is set, the caller must invalidate it."""
-    left = _left(connection.engine, connection.connection, error)
-    made = DBAPIError.instance(statement, None, error, _driver(connection).Error, connection_invalidated=left)
-    assert isinstance(made, DBAPIError)
-    return made
-
-
-def _left(engine: Engine, pooled: PoolProxiedConnection, error: Exception) -> bool:
-    """Whether the connection is unusable after this error; then the pool also reopens all others opened before now."""
-    left = engine.dialect.is_disconnect(error, pooled.dbapi_connection, None) or left_by(error)  # type: ignore[arg-type]
-    if left:
-        # As SQLAlchemy does for a statement that it has run itself.
-        engine.pool._invalidate(pooled, error, _checkin=False)
-    return left
 
 
 def _statements(commands: Sequence[Command]) -> str:
@@ -117,7 +94,7 @@ def _statements(commands: Sequence[Command]) -> str:
 
 def piped(connection: Connection, commands: Sequence[Command], *, first: bool) -> list[Reply]:
     """Run the commands in one round trip; return replies in their order. `first`: they begin their transaction."""
-    driver = _driver(connection)
+    driver = driver_of(connection)
     raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     try:
         with raw.pipeline():
@@ -130,7 +107,7 @@ def piped(connection: Connection, commands: Sequence[Command], *, first: bool) -
             for command, cursor in zip(commands, cursors, strict=True)
         ]
     except driver.Error as error:
-        made = _failed(connection, error, _statements(commands))
+        made = raised(connection, error, _statements(commands))
         if made.connection_invalidated:
             connection.invalidate(error)
         raise made from error
@@ -140,7 +117,7 @@ async def apiped(connection: "AsyncConnection", commands: Sequence[Command], *, 
     """As `piped`, on an async connection."""
     known = connection.sync_connection
     assert known is not None
-    driver = _driver(known)
+    driver = driver_of(known)
     raw: psycopg.AsyncConnection[Any] = known.connection.driver_connection  # type: ignore[assignment]
     try:
         async with raw.pipeline():
@@ -152,7 +129,7 @@ async def apiped(connection: "AsyncConnection", commands: Sequence[Command], *, 
             for command, cursor in zip(commands, cursors, strict=True)
         ]
     except driver.Error as error:
-        made = _failed(known, error, _statements(commands))
+        made = raised(known, error, _statements(commands))
         if made.connection_invalidated:
             await connection.invalidate(error)
         raise made from error
@@ -187,7 +164,7 @@ def executed_alone(engine: Engine, alone: Alone) -> Reply:
             if not raw.closed:
                 raw.autocommit = False
     except driver.Error as error:
-        if _left(engine, pooled, error):
+        if left_with(engine, pooled, error):
             pooled.invalidate(error)
         raise
     finally:
@@ -198,7 +175,7 @@ async def aexecuted_alone(connection: "AsyncConnection", alone: Alone) -> Reply:
     """As `executed_alone`, on an async connection, but raises DBAPIError."""
     known = connection.sync_connection
     assert known is not None
-    driver = _driver(known)
+    driver = driver_of(known)
     raw: psycopg.AsyncConnection[Any] = known.connection.driver_connection  # type: ignore[assignment]
     try:
         await raw.set_autocommit(True)
@@ -209,7 +186,7 @@ async def aexecuted_alone(connection: "AsyncConnection", alone: Alone) -> Reply:
             if not raw.closed:
                 await raw.set_autocommit(False)
     except driver.Error as error:
-        made = _failed(known, error, alone.statement)
+        made = raised(known, error, alone.statement)
         if made.connection_invalidated:
             await connection.invalidate(error)
         raise made from error

@@ -12,14 +12,14 @@ from relay_billing.store.statements import SESSION_COLUMNS
 
 NOTHING = Reply((), 0)
 """The reply for a table that was not queried."""
+_SUBSCRIPTION = tuple(field.name for field in fields(Subscription))
 
 
 def fill_accounts(sheet: Worksheet, wallets: Reply, subscriptions: Reply, keys: Reply) -> None:
     """Put rows of the three account tables on the worksheet."""
     sheet.wallets.update({row["id"]: Wallet(**row) for row in wallets.rows})
-    names = tuple(field.name for field in fields(Subscription))
     for row in subscriptions.rows:
-        sheet.subscriptions[row["id"]] = Subscription(**{name: row[name] for name in names})
+        sheet.subscriptions[row["id"]] = Subscription(**{name: row[name] for name in _SUBSCRIPTION})
     for row in keys.rows:
         values = {**row, "unlimited_quota": bool(row["unlimited_quota"])}
         sheet.tokens[row["id"]] = Token(**values)

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,7 +30,7 @@ def _ledger(engine: Engine, at: float = 0) -> Ledger:
 def _with_client(engine: Engine, call: Callable[[BillingClient], None]) -> None:
     url = engine.url.render_as_string(hide_password=False)
     client = BillingClient(url, f"filesystem://{os.environ['CRASH_FOLDER']}", POLICY)
-    client._ledger = Ledger(engine, POLICY, Clock())
+    client._engine, client._terms = engine, replace(client._terms, clock=Clock())
     call(client)
     client.close()
 
@@ -93,8 +94,8 @@ def _child(database_url: str, name: str, point: int, folder: str) -> None:
     if engine.dialect.name == "postgresql":
         _step_at_the_driver(step)
     else:
-        for moment in ("before_cursor_execute", "after_cursor_execute"):
-            event.listen(engine, moment, step)
+        # Every statement that SQLite is given, past SQLAlchemy too: after one is before the next.
+        event.listen(engine, "connect", lambda connection, _: connection.set_trace_callback(step))
     USE_CASES[name](engine)
     step()
     engine.dispose()

@@ -26,6 +26,47 @@ def test_a_client_that_posts_nothing_makes_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
+IMPORTED = """
+import sys
+import sqlalchemy
+import relay_billing
+print(*sys.modules, sep="\\n")
+print(relay_billing.Ledger, relay_billing.AsyncBillingClient, file=sys.stderr)
+"""
+NOT_YET = (
+    # For posting, and then on a thread of its own.
+    "celery",
+    "kombu",
+    # Of PostgreSQL, and of metrics.
+    "psycopg",
+    "prometheus_client",
+    # Of asyncio.
+    "sqlalchemy.ext.asyncio",
+    "aiosqlite",
+    "relay_billing.aio",
+    # What operators do, and the naive way.
+    "sqlalchemy.orm",
+    "alembic",
+    "relay_billing.ledger",
+    "relay_billing.migrations",
+    "relay_billing.flows.reconcile",
+    "relay_billing.flows.overview",
+    # One of two databases.
+    "relay_billing.store.postgresql",
+    "relay_billing.store.sqlite",
+    "relay_billing.store.connections",
+)
+"""What `import relay_billing` does without: each is imported by what needs it, or by asking for its name."""
+
+
+def test_importing_the_package_imports_nothing_that_a_relay_may_do_without(tmp_path: Path) -> None:
+    done = run((sys.executable, "-c", IMPORTED), tmp_path)
+    assert done.returncode == 0, done.stderr
+    imported = done.stdout.split()
+    assert "relay_billing.client" in imported
+    assert [name for name in NOT_YET if name in imported] == []
+
+
 COMMANDS = {
     "config show": (sys.executable, "-m", "worker", "config", "show"),
     "import": (sys.executable, "-c", "import worker.celery"),
