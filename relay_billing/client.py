@@ -29,7 +29,7 @@ log = logging.getLogger("relay_billing")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-HOLDS_ALONE = 8
+HOLDS_ALONE = 4
 """Up to this many concurrent holds run alone, one connection each, if a lone hold is one statement (PostgreSQL): a
 batch of so few costs more than it saves. Settles and refunds are always gathered, because they share a message."""
 
@@ -76,7 +76,7 @@ def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:
 class BillingClient(Door):
     """Holds quota in the relay's process, and hands settles and refunds to the workers. Thread-safe, fork-safe.
 
-    Defaults where `gathering` is unset: on PostgreSQL up to 8 concurrent holds are not gathered, because each is one
+    Defaults where `gathering` is unset: on PostgreSQL up to 4 concurrent holds are not gathered, because each is one
     statement; on SQLite one batch runs at a time, because a second one would only wait for the write lock.
     """
 
