@@ -62,8 +62,8 @@ class OwnState:
         if self.stage is not Stage.DRAINING:
             self.stage = stage
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Replaced in one step: a reader sees a whole file at any time.
-        beside = self._file.with_suffix(".new")
+        # Replaced in one step: a reader sees a whole file at any time, and not the one beside it, which is no number.
+        beside = self._file.with_name(f"new-{self._file.name}")
         beside.write_text(self.stage.value)
         beside.replace(self._file)
 
