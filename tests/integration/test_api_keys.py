@@ -166,8 +166,10 @@ def test_a_database_that_is_away_opens_nothing(request: pytest.FixtureRequest, t
     proxy.black = True
     assert door.ask("GET", "/v1/users/1", key="rb_unknown").status == 503
     until(
-        lambda: door.ask("GET", "/v1/users/1", key=key).json["detail"].startswith("the database")
-        and door.ask("GET", "/v1/users/1", key="rb_other").status == 503,
+        lambda: (
+            door.ask("GET", "/v1/users/1", key=key).json["detail"].startswith("the database")
+            and door.ask("GET", "/v1/users/1", key="rb_other").status == 503
+        ),
         REMEMBERED_S + 10,
         "away",
     )
