@@ -9,12 +9,13 @@ import msgspec
 
 from api.answers import encode
 from api.describing import DESCRIBED, FIELDS
+from api.fields import EndedFields, EndFields, ProblemFields, RefundFields, ReserveFields, SettleFields
 from api.routes import Route
-from api.schemas import EndedFields, EndFields, ProblemFields, RefundFields, ReserveFields, SettleFields
 from relay_billing.domain.checks import MAX_BATCH
 from relay_billing.domain.requests import HoldFields
 from relay_billing.domain.sessions import BillingSession
-from relay_billing.flows.balances import TokenBalance, UserBalance
+from relay_billing.flows.token_balance import TokenBalance
+from relay_billing.flows.user_balance import UserBalance
 
 Schema = dict[str, Any]
 TYPES = {

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from relay_billing import Ledger
 from relay_billing.domain.api_keys import Scope, digest_of
-from relay_billing.flows import api_keys
+from relay_billing.flows import api_keys, key_checks
 from tests.faults.proxy import Proxy
 from tests.fixtures.brokers import free_port
 from tests.fixtures.databases import empty
@@ -25,7 +25,7 @@ from worker.cli import app
 
 REMEMBERED_S = 5.0
 SLACK_S = 3.0
-CALLS = {
+CALLS: dict[Scope, list[tuple[str, str, object]]] = {
     Scope.HOLD: [
         ("POST", "/v1/sessions", {"request_id": "r1", **ASK}),
         ("POST", "/v1/sessions?dry_run=true", {"request_id": "r2", **ASK}),
@@ -216,7 +216,7 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(
         assert len(key) == 46
         assert key.startswith("rb_")
         assert said.startswith("may hold, end, until ")
-        kept = Ledger(engine).read(api_keys.look_up, digest_of(key.encode()))
+        kept = Ledger(engine).read(key_checks.look_up, digest_of(key.encode()))
         assert kept is not None
         assert (kept[1].name, kept[1].scopes) == ("gateway", (Scope.HOLD, Scope.END))
         assert typed("create", "gateway", "--scope", "hold")[0] == 2
