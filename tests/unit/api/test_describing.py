@@ -1,6 +1,7 @@
 """The description of the door says what the types and the checks of the domain say."""
 
 import json
+from importlib.metadata import version
 from typing import Any, get_type_hints
 from unittest.mock import create_autospec
 
@@ -16,6 +17,7 @@ from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.jobs import SettleJob
 from relay_billing.domain.requests import HoldFields, PreConsume
 from relay_billing.domain.sessions import BillingSession
+from tests.fixtures.workers import ROOT
 
 ROUTES = routes(create_autospec(AsyncBillingClient), create_autospec(Probes))
 DOCUMENT: dict[str, Any] = json.loads(description(ROUTES, "1"))
@@ -39,6 +41,12 @@ def test_holds_and_sessions_have_the_fields_of_their_types() -> None:
     for name in SENT:
         assert SCHEMAS[name]["additionalProperties"] is False
         assert {field for field in SCHEMAS[name]["properties"] if field not in FIELDS} == set()
+
+
+def test_the_description_in_the_documents_is_the_one_that_is_served() -> None:
+    kept = json.loads((ROOT / "docs" / "openapi.json").read_text())
+    served = json.loads(description(ROUTES, version("relay-billing")))
+    assert kept == served, "save it again: curl -s 127.0.0.1:8090/openapi.json | python -m json.tool --no-ensure-ascii"
 
 
 def _holds(**more: object) -> bool:
