@@ -14,7 +14,7 @@ from relay_billing.domain.choices import Durability
 from relay_billing.domain.errors import BillingError, BillingUnavailable, not_safe, telling_unsafe
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
 from relay_billing.domain.requests import HoldFields, PreConsume
-from relay_billing.domain.sessions import BillingSession, State
+from relay_billing.domain.sessions import BillingSession, State, copied
 from relay_billing.domain.sources import FUNDING
 from relay_billing.door import Closing, Door, Waiting
 from relay_billing.flows import holds, settlements
@@ -30,7 +30,7 @@ YOUNG_MS = 1_000
 """A cancelled call gives back only a hold younger than this: an older one was taken by an earlier call of its id."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AsyncClientSession(BillingSession):
     """A session that its relay can close, awaited."""
 
@@ -56,7 +56,7 @@ class AsyncClientSession(BillingSession):
 
 
 def _bound(session: BillingSession, client: "AsyncBillingClient", closing: Closing | None = None) -> AsyncClientSession:
-    return AsyncClientSession(**session.values(), client=client, closing=closing or Closing())
+    return copied(AsyncClientSession, session, {"client": client, "closing": closing or Closing()})
 
 
 class AsyncBillingClient(Door):

@@ -46,7 +46,7 @@ async def _atransaction(
 ) -> AsyncIterator[AsyncConnection]:
     begin = dialect.begin_reading if reading else dialect.begin
     if piped:
-        async with engine.connect() as connection, psycopg_transactions.atransaction(connection):
+        async with psycopg_transactions.atransaction(engine) as connection:
             yield connection
         return
     if begin is None:

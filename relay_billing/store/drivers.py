@@ -90,7 +90,7 @@ def _transaction(engine: Engine, dialect: Dialect, *, reading: bool, piped: bool
     """A transaction. `piped`: its first list of commands is sent as a pipeline, which begins it."""
     begin = dialect.begin_reading if reading else dialect.begin
     if piped:
-        with engine.connect() as connection, psycopg_transactions.transaction(connection):
+        with psycopg_transactions.transaction(engine) as connection:
             yield connection
         return
     if begin is None:

@@ -4,58 +4,50 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection
-
-from relay_billing.store.raised import driver_of, raised
+from sqlalchemy import Connection, Engine
 
 if TYPE_CHECKING:
     # An extra that SQLite does not need.
     import psycopg
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-
-def _open(raw: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> bool:
-    """Whether a transaction is open, a failed one too."""
-    return not raw.closed and raw.pgconn.transaction_status != 0  # libpq's PQTRANS_IDLE
+_IDLE = 0
+"""libpq's PQTRANS_IDLE: no transaction is open."""
 
 
 @contextmanager
-def transaction(connection: Connection) -> Iterator[None]:
-    """Run the block in the transaction that its first list of commands begins, and commit it if no list has.
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """A connection on which the first list of commands begins the transaction, and a `Last` commits it.
 
-    Within the block the connection is in autocommit mode: otherwise psycopg would send a BEGIN itself and wait for it.
+    Within the block it is in psycopg's autocommit mode: otherwise psycopg would send a BEGIN itself and wait for it.
+    SQLAlchemy commits what no list has committed, rolls back after an error, and calls its listeners as always.
     """
-    raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    raw.autocommit = True
-    try:
-        yield
-        if _open(raw):
-            raw.commit()
-    except driver_of(connection).Error as error:
-        raise raised(connection, error, "COMMIT") from error
-    finally:
-        # Other users of the engine rely on psycopg to begin their transactions.
-        if _open(raw):
-            raw.rollback()
-        if not raw.closed:
-            raw.autocommit = False
+    with engine.connect() as connection:
+        raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+        raw.autocommit = True
+        try:
+            with connection.begin():
+                yield connection
+        finally:
+            # Other users of the engine rely on psycopg to begin their transactions.
+            if raw.pgconn.transaction_status == _IDLE:
+                raw.autocommit = False
+            else:
+                raw.close()
 
 
 @asynccontextmanager
-async def atransaction(connection: "AsyncConnection") -> AsyncIterator[None]:
-    """As `transaction`, on an async connection."""
-    known = connection.sync_connection
-    assert known is not None
-    raw: psycopg.AsyncConnection[Any] = known.connection.driver_connection  # type: ignore[assignment]
-    await raw.set_autocommit(True)
-    try:
-        yield
-        if _open(raw):
-            await raw.commit()
-    except driver_of(known).Error as error:
-        raise raised(known, error, "COMMIT") from error
-    finally:
-        if _open(raw):
-            await raw.rollback()
-        if not raw.closed:
-            await raw.set_autocommit(False)
+async def atransaction(engine: "AsyncEngine") -> "AsyncIterator[AsyncConnection]":
+    """As `transaction`, on an async engine."""
+    async with engine.connect() as connection:
+        pooled = await connection.get_raw_connection()
+        raw: psycopg.AsyncConnection[Any] = pooled.driver_connection  # type: ignore[assignment]
+        await raw.set_autocommit(True)
+        try:
+            async with connection.begin():
+                yield connection
+        finally:
+            if raw.pgconn.transaction_status == _IDLE:
+                await raw.set_autocommit(False)
+            else:
+                await raw.close()
