@@ -14,7 +14,7 @@ from relay_billing.domain.choices import Durability
 from relay_billing.domain.errors import BillingError, BillingUnavailable, not_safe, telling_unsafe
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
 from relay_billing.domain.requests import HoldFields, PreConsume
-from relay_billing.domain.sessions import BillingSession, State, copied
+from relay_billing.domain.sessions import BillingSession, State
 from relay_billing.domain.sources import FUNDING
 from relay_billing.door import Closing, Door, Waiting
 from relay_billing.flows import holds, settlements
@@ -56,7 +56,7 @@ class AsyncClientSession(BillingSession):
 
 
 def _bound(session: BillingSession, client: "AsyncBillingClient", closing: Closing | None = None) -> AsyncClientSession:
-    return copied(AsyncClientSession, session, {"client": client, "closing": closing or Closing()})
+    return session.copied_as(AsyncClientSession, {"client": client, "closing": closing or Closing()})
 
 
 class AsyncBillingClient(Door):

@@ -18,7 +18,7 @@ from relay_billing.domain.choices import Durability
 from relay_billing.domain.errors import BillingError, not_safe, telling_unsafe
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
 from relay_billing.domain.requests import HoldFields, PreConsume
-from relay_billing.domain.sessions import BillingSession, copied
+from relay_billing.domain.sessions import BillingSession
 from relay_billing.domain.sources import FUNDING
 from relay_billing.door import Closing, Door, Waiting
 from relay_billing.flows import holds, settlements
@@ -60,7 +60,7 @@ class ClientSession(BillingSession):
 
 
 def _bound(session: BillingSession, client: "BillingClient", closing: Closing | None = None) -> ClientSession:
-    return copied(ClientSession, session, {"client": client, "closing": closing or Closing()})
+    return session.copied_as(ClientSession, {"client": client, "closing": closing or Closing()})
 
 
 def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:

@@ -45,6 +45,9 @@ OPEN_STATES = tuple(state for state in State if TRANSITIONS[state])
 """States that a session can still leave: an intent recorded on it waits to be applied (semantics §9)."""
 
 
+S = TypeVar("S", bound="BillingSession")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BillingSession:
     """A session as its row stands (semantics §3.8). Amounts are quota, `*_at` Unix milliseconds.
@@ -115,18 +118,16 @@ class BillingSession:
         """A copy with other values. Raises TypeError for a name that is no field's."""
         if not values.keys() <= _KNOWN:
             raise TypeError(f"a session has no {', '.join(sorted(values.keys() - _KNOWN))}")
-        return copied(BillingSession, self, values)
+        return self.copied_as(BillingSession, values)
+
+    def copied_as(self, kind: type[S], values: Mapping[str, object]) -> S:
+        """The session as a `kind` of session, with other values, or those that only this kind has."""
+        made = object.__new__(kind)
+        made.__dict__.update(self.__dict__)
+        made.__dict__.update(values)
+        return made
 
 
 _NAMES = tuple(each.name for each in fields(BillingSession))
 _KNOWN = frozenset(_NAMES)
 _READ = attrgetter(*_NAMES)
-S = TypeVar("S", bound=BillingSession)
-
-
-def copied(kind: type[S], session: BillingSession, values: Mapping[str, object]) -> S:
-    """The session as a `kind` of session, with other values, or those that only this kind has."""
-    made = object.__new__(kind)
-    made.__dict__.update(session.__dict__)
-    made.__dict__.update(values)
-    return made

@@ -10,7 +10,8 @@ from relay_billing.domain.requests import PreConsume
 from relay_billing.domain.sessions import BillingSession
 from relay_billing.flows.context import Context
 from relay_billing.store import loads
-from relay_billing.store.commands import Command, Last, Steps
+from relay_billing.store.commands import Command, Steps
+from relay_billing.store.last import Last
 from relay_billing.store.rows import session_of
 from relay_billing.store.statements import READ_SESSIONS
 from relay_billing.store.writes import write

@@ -15,14 +15,15 @@ from relay_billing.store.direct import acarried_out
 from relay_billing.store.drivers import (
     NOTHING_KNOWN,
     PIPELINING,
+    WENT_ON,
     Attempts,
     Kept,
     bounds_of,
     engine_options,
-    following,
     reply_of,
     url_of,
 )
+from relay_billing.store.last import Last
 from relay_billing.store.pipeline import aexecuted_alone, apiped, pipelined
 from relay_billing.store.waits import OWN_PARAMETERS, Bounds, Waits, waits_of
 
@@ -93,7 +94,9 @@ async def _aattempt(engine: AsyncEngine, dialect: Dialect, steps: Steps[T], kept
         try:
             while True:
                 replies = await _acarried_out(connection, cast("Sequence[Command]", commands), first=first and piped)
-                commands, first = following(steps, commands, replies), False
+                ended = isinstance(commands, Last)
+                commands, first = steps.send(replies), False
+                assert not ended, WENT_ON
         except StopIteration as end:
             return cast(T, end.value)
 

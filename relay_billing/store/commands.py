@@ -27,10 +27,6 @@ class Command:
         return cls(statement, parameters, constant=True)
 
 
-class Last(list[Command]):
-    """The last list of a flow: a driver may commit in the same round trip, so the flow must yield nothing after it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A command's result: its rows by column name, or the number of rows that it changed."""

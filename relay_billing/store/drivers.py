@@ -15,10 +15,11 @@ from sqlalchemy.pool import NullPool, Pool
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, UpdateDataError
 from relay_billing.store import psycopg_transactions, sqlite_transactions
 from relay_billing.store.allowance import lengthened
-from relay_billing.store.commands import Alone, Command, Last, Reply, Steps
+from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.direct import carried_out
 from relay_billing.store.failures import cause_of
+from relay_billing.store.last import Last
 from relay_billing.store.pipeline import executed_alone, piped, pipelined
 from relay_billing.store.urls import parsed
 from relay_billing.store.waits import (
@@ -50,6 +51,7 @@ STREAMED = {"stream_results": True, "yield_per": 1_000}
 """Options of a streamed read, which keeps at most 1,000 rows in memory."""
 NOTHING_KNOWN = Reply((), 0)
 """The reply to an auto-committed statement that failed, so that its effect is unknown."""
+WENT_ON = "a flow went on after the list that ended its transaction"
 SUPPORTED = ("postgresql", "sqlite")
 """SQLAlchemy's names of the databases that are supported."""
 
@@ -188,15 +190,6 @@ def transact(
             time.sleep(pause)
 
 
-def following(
-    steps: Steps[T], commands: Sequence[Command | Alone], replies: Sequence[Reply]
-) -> Sequence[Command | Alone]:
-    """The next list of a flow, which is sent the replies to the list before. Raises StopIteration at the flow's end."""
-    more = steps.send(replies)
-    assert not isinstance(commands, Last), "a flow went on after the list that ended its transaction"
-    return more
-
-
 def _attempt(
     engine: Engine, dialect: Dialect, steps: Steps[T], kept: Kept, *, reading: bool, allowed_s: float | None
 ) -> T:
@@ -218,7 +211,9 @@ def _attempt(
         try:
             while True:
                 replies = _carried_out(connection, cast("Sequence[Command]", commands), first=first and piped)
-                commands, first = following(steps, commands, replies), False
+                ended = isinstance(commands, Last)
+                commands, first = steps.send(replies), False
+                assert not ended, WENT_ON
         except StopIteration as end:
             return cast(T, end.value)
 

@@ -15,7 +15,8 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from relay_billing.store.allowance import KEEP_PLANS
-from relay_billing.store.commands import Alone, Command, Last, Reply
+from relay_billing.store.commands import Alone, Command, Reply
+from relay_billing.store.last import Last
 from relay_billing.store.raised import driver_of, left_with, raised
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from relay_billing.domain.sessions import BillingSession
 from relay_billing.domain.webhooks import events_of
 from relay_billing.domain.worksheet import Worksheet
 from relay_billing.store import dead_letters, statements, webhooks
-from relay_billing.store.commands import Command, Last, Load, Rows
+from relay_billing.store.commands import Command, Load, Rows
 from relay_billing.store.dialects import Dialect
+from relay_billing.store.last import Last
 from relay_billing.store.statements import MUTABLE, OPENING_COLUMNS
 
 
