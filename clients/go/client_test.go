@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -544,11 +545,19 @@ func TestABatchAnswersEachInOrder(t *testing.T) {
 }
 
 func TestConnectionsAreKeptAndBounded(t *testing.T) {
-	var opened int64
+	var mu sync.Mutex
+	var opened, open, most int
 	server := httptest.NewUnstartedServer(say(202, `{"request_id":"r1"}`))
 	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			atomic.AddInt64(&opened, 1)
+		mu.Lock()
+		defer mu.Unlock()
+		switch state {
+		case http.StateNew:
+			if opened, open = opened+1, open+1; open > most {
+				most = open
+			}
+		case http.StateClosed:
+			open--
 		}
 	}
 	server.Start()
@@ -573,8 +582,11 @@ func TestConnectionsAreKeptAndBounded(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if opened := atomic.LoadInt64(&opened); opened > 8 {
-		t.Errorf("opened %d connections for 1,280 calls", opened)
+	mu.Lock()
+	defer mu.Unlock()
+	// A connection that was begun, and not needed in the end, may be closed.
+	if most > 8 || opened > 16 {
+		t.Errorf("opened %d connections for 1,280 calls, %d of them together", opened, most)
 	}
 }
 
