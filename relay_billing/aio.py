@@ -81,12 +81,28 @@ class AsyncBillingClient(Door):
         make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
         return await atransact(self._engine, self._terms.dialect, make)
 
+    async def read(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Run a flow of `relay_billing.flows` that changes nothing: it waits for no writer. Raises its errors."""
+        make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
+        return await atransact(self._engine, self._terms.dialect, make, reading=True)
+
     async def pre_consume(self, **fields: Unpack[HoldFields]) -> AsyncClientSession:
         """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
+        return _bound(await self.hold(fields), self)
+
+    async def hold(self, fields: HoldFields) -> BillingSession:
+        """As `pre_consume`, for a caller that closes sessions by their id.
+
+        Returns a `Replay` where an earlier call with this request id has opened the session (semantics §3.1).
+        """
         with self._meter.holding() as holding:
             request = PreConsume.checked(fields)
             holding.session = session = await self._holds.call(request)
-        return _bound(session, self)
+        return session
+
+    async def would_hold(self, **fields: Unpack[HoldFields]) -> BillingSession:
+        """Dry run: the session that `pre_consume` would return now, or its error; nothing moves or is locked."""
+        return await self.read(holds.would_hold, PreConsume.checked(fields))
 
     async def _give_back(self, request: PreConsume, session: BillingSession) -> None:
         """Refund the hold of a call that was cancelled meanwhile: its caller never gets the session."""
@@ -148,8 +164,7 @@ class AsyncBillingClient(Door):
 
     async def get(self, request_id: str) -> BillingSession:
         """The session as it stands. Raises InvalidRequest or UnknownSession."""
-        make = lambda: holds.get(self._terms.context(), request_id)  # noqa: E731, one line
-        return await atransact(self._engine, self._terms.dialect, make, reading=True)
+        return await self.read(holds.get, request_id)
 
     async def close(self) -> None:
         """Carry out and post all waiting calls, for a bounded number of seconds, and close all connections."""

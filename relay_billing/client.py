@@ -105,12 +105,28 @@ class BillingClient(Door):
     def _run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
         return transact(self._engine, self._terms.dialect, lambda: flow(self._terms.context(), *args, **options))
 
+    def read(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Run a flow of `relay_billing.flows` that changes nothing: it waits for no writer. Raises its errors."""
+        make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
+        return transact(self._engine, self._terms.dialect, make, reading=True)
+
     def pre_consume(self, **fields: Unpack[HoldFields]) -> ClientSession:
         """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
+        return _bound(self.hold(fields), self)
+
+    def hold(self, fields: HoldFields) -> BillingSession:
+        """As `pre_consume`, for a caller that closes sessions by their id.
+
+        Returns a `Replay` where an earlier call with this request id has opened the session (semantics §3.1).
+        """
         with self._meter.holding() as holding:
             request = PreConsume.checked(fields)
             holding.session = session = self._holds.call(request)
-        return _bound(session, self)
+        return session
+
+    def would_hold(self, **fields: Unpack[HoldFields]) -> BillingSession:
+        """Dry run: the session that `pre_consume` would return now, or its error; nothing moves or is locked."""
+        return self.read(holds.would_hold, PreConsume.checked(fields))
 
     @contextmanager
     def session(self, **fields: Unpack[HoldFields]) -> Iterator[ClientSession]:
@@ -168,8 +184,7 @@ class BillingClient(Door):
 
     def get(self, request_id: str) -> BillingSession:
         """The session as it stands. Raises UnknownSession."""
-        make = lambda: holds.get(self._terms.context(), request_id)  # noqa: E731, one line
-        return transact(self._engine, self._terms.dialect, make, reading=True)
+        return self.read(holds.get, request_id)
 
     def close(self) -> None:
         """Carry out and post all waiting calls, for a bounded number of seconds, and close all connections."""

@@ -14,13 +14,17 @@ RECENT = 20
 _OPEN = schema.in_state(State.PRECONSUMED.value)
 
 
+def open_total(where: ColumnElement[bool]) -> Command:
+    """Reads the number of open holds and the quota they hold; uses only the index of open sessions."""
+    held = cast(func.coalesce(func.sum(schema.billing_sessions.c.pre_consumed_quota), 0), BigInteger)
+    return Command(select(func.count().label("holds"), held.label("held")).where(_OPEN, where))
+
+
 def open_holds(where: ColumnElement[bool], recent: int) -> list[Command]:
     """Reads the number and quota of open holds, and the newest of them; both use only the index of open sessions."""
     s = schema.billing_sessions.c
-    held = cast(func.coalesce(func.sum(s.pre_consumed_quota), 0), BigInteger)
-    total = select(func.count().label("holds"), held.label("held")).where(_OPEN, where)
     newest = select(schema.billing_sessions).where(_OPEN, where).order_by(s.created_at.desc()).limit(recent)
-    return [Command(total), Command(newest)]
+    return [open_total(where), Command(newest)]
 
 
 def movements(account_type: AccountType, account_id: int, recent: int) -> Command:

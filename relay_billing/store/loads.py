@@ -12,14 +12,20 @@ from relay_billing.store import statements
 from relay_billing.store.commands import Command, Load
 from relay_billing.store.rows import NOTHING, fill_accounts, fill_sessions
 
+LOCKING = (statements.LOCK_USERS, statements.LOCK_ACTIVE_SUBSCRIPTIONS, statements.LOCK_TOKENS)
+READING = (statements.READ_USERS, statements.READ_ACTIVE_SUBSCRIPTIONS, statements.READ_TOKENS)
 
-def _load_accounts(sheet: Worksheet, user_ids: Collection[int], token_ids: Collection[int]) -> list[Command]:
-    """Lock all accounts that a pre-consume of these users may charge, and read the subscriptions' plans."""
+
+def _load_accounts(
+    sheet: Worksheet, user_ids: Collection[int], token_ids: Collection[int], how: tuple[statements.Rows, ...]
+) -> list[Command]:
+    """Lock, or read, all accounts that a pre-consume of these users may charge, and read the subscriptions' plans."""
     ids = sorted(user_ids)
+    users, subscriptions, tokens = how
     commands = [
-        Command.of_constant(statements.LOCK_USERS, ids=ids),
-        Command.of_constant(statements.LOCK_ACTIVE_SUBSCRIPTIONS, ids=ids, now=sheet.now),
-        Command.of_constant(statements.LOCK_TOKENS, ids=sorted(token_ids)),
+        Command.of_constant(users, ids=ids),
+        Command.of_constant(subscriptions, ids=ids, now=sheet.now),
+        Command.of_constant(tokens, ids=sorted(token_ids)),
         Command.of_constant(statements.PLANS_OF_ACTIVE, ids=ids, now=sheet.now),
     ]
     if sheet.policy.trust_max_inflight:
@@ -27,17 +33,24 @@ def _load_accounts(sheet: Worksheet, user_ids: Collection[int], token_ids: Colle
     return commands
 
 
-def load_for_holds(sheet: Worksheet, requests: Collection[PreConsume]) -> Load:
+def load_for_holds(
+    sheet: Worksheet, requests: Collection[PreConsume], how: tuple[statements.Rows, ...] = LOCKING
+) -> Load:
     """Read the sessions that exist already (replays), and lock the accounts, in one list of commands."""
     user_ids = {each.user_id for each in requests}
     token_ids = {each.token_id for each in requests if each.token_id is not None}
     read = Command.of_constant(statements.READ_SESSIONS, ids=sorted({each.request_id for each in requests}))
-    found, wallets, subscriptions, keys, plans, *counts = yield [read, *_load_accounts(sheet, user_ids, token_ids)]
+    found, wallets, subscriptions, keys, plans, *counts = yield [read, *_load_accounts(sheet, user_ids, token_ids, how)]
     fill_sessions(sheet, found)
     fill_accounts(sheet, wallets, subscriptions, keys)
     sheet.plans.update({row["id"]: Plan(**row) for row in plans.rows})
     for reply in counts:
         sheet.trusted_open.update({row["user_id"]: row["open"] for row in reply.rows})
+
+
+def read_for_hold(sheet: Worksheet, request: PreConsume) -> Load:
+    """As `load_for_holds`, for a decision that nothing follows: locks nothing, and waits for no lock."""
+    yield from load_for_holds(sheet, [request], READING)
 
 
 def load_wallets(sheet: Worksheet, user_ids: Collection[int]) -> Load:

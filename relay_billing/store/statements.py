@@ -59,11 +59,14 @@ def locked(rows: Rows) -> Rows:
 READ_SESSIONS = select(billing_sessions).where(among(_S.request_id, "ids")).order_by(_S.request_id)
 LOCK_SESSIONS = locked(READ_SESSIONS)
 LOCK_SESSION_KEYS = locked(select(_S.request_id).where(among(_S.request_id, "ids")).order_by(_S.request_id))
-LOCK_USERS = locked(select(_U.id, _U.quota).where(among(_U.id, "ids")).order_by(_U.id))
+READ_USERS = select(_U.id, _U.quota).where(among(_U.id, "ids")).order_by(_U.id)
+LOCK_USERS = locked(READ_USERS)
 _ACTIVE_OF = (among(_B.user_id, "ids"), _B.status == "active", _B.end_time > bindparam("now", type_=_B.end_time.type))
-LOCK_ACTIVE_SUBSCRIPTIONS = locked(select(user_subscriptions).where(*_ACTIVE_OF).order_by(_B.id))
+READ_ACTIVE_SUBSCRIPTIONS = select(user_subscriptions).where(*_ACTIVE_OF).order_by(_B.id)
+LOCK_ACTIVE_SUBSCRIPTIONS = locked(READ_ACTIVE_SUBSCRIPTIONS)
 _TOKENS = select(_T.id, _T.user_id, _T.remain_quota, _T.unlimited_quota).order_by(_T.id)
-LOCK_TOKENS = locked(_TOKENS.where(among(_T.id, "ids")))
+READ_TOKENS = _TOKENS.where(among(_T.id, "ids"))
+LOCK_TOKENS = locked(READ_TOKENS)
 
 
 def _of_sessions(account: ColumnElement[int]) -> Select[int]:

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from config.masking import masked, masked_value, secrets_of
 from tests.fixtures.workers import ROOT
-from worker.masking import masked, masked_value, secrets_of
 
 CASES = [
     ("postgresql://billing:geheim@db/billing", "postgresql://billing:***@db/billing"),
@@ -61,7 +61,7 @@ def test_what_a_log_line_holds_is_masked_to_its_last_part() -> None:
 def test_no_line_of_the_log_holds_a_password_those_of_exceptions_neither() -> None:
     code = """
 import logging, structlog
-from worker import logs
+from config import logs
 logs.configure("json", {"planted-secret"})
 try:
     raise OSError("redis://:geheim@r is away, planted-secret")

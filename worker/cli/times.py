@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from worker.refusal import Refusal
+from config.refusal import Refusal
 from worker.words import EPOCH
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

@@ -1,0 +1,116 @@
+"""The application that `uvicorn --factory api.app:make_app` finds."""
+
+import logging
+from functools import partial
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from api import accounts, batches, sessions
+from api.call import Receive
+from api.door import Door, Send
+from api.draining import Draining
+from api.keys import Keys, loopback
+from api.metrics import Metrics
+from api.openapi import description
+from api.probes import Probes
+from api.routes import Route, Routes
+from config import logs, startup
+from config.refusal import Refusal, ends_the_process
+from config.settings import Settings
+from relay_billing.aio import AsyncBillingClient
+from relay_billing.domain.api_keys import Scope
+from relay_billing.flows import api_keys
+from relay_billing.ledger import Ledger
+from relay_billing.store.drivers import engine_of
+
+log = logging.getLogger("api")
+
+
+def routes(client: AsyncBillingClient, probes: Probes) -> list[Route]:
+    """Every path, with its method, what answers it, and what a key needs."""
+    return [
+        Route("/v1/sessions", "POST", partial(sessions.hold, client), Scope.HOLD),
+        Route("/v1/sessions/{request_id}", "GET", partial(sessions.get, client), Scope.READ),
+        Route("/v1/sessions/{request_id}/reserve", "POST", partial(sessions.reserve, client), Scope.HOLD),
+        Route("/v1/sessions/{request_id}/settle", "POST", partial(sessions.settle, client), Scope.END),
+        Route("/v1/sessions/{request_id}/refund", "POST", partial(sessions.refund, client), Scope.END),
+        Route("/v1/sessions:batch", "POST", partial(batches.holds, client), Scope.HOLD),
+        Route("/v1/ends:batch", "POST", partial(batches.ends, client), Scope.END),
+        Route("/v1/users/{user_id}", "GET", partial(accounts.user, client), Scope.READ),
+        Route("/v1/tokens/{token_id}", "GET", partial(accounts.token, client), Scope.READ),
+        Route("/livez", "GET", probes.livez, counted=False),
+        Route("/readyz", "GET", probes.readyz, counted=False),
+        Route("/metrics", "GET", probes.metrics, Scope.READ, counted=False),
+        Route("/openapi.json", "GET", probes.openapi, counted=False),
+    ]
+
+
+class Application:
+    """Opens the client when the server starts, and closes it when it ends; requests are the door's."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._draining = Draining()
+        self._client: AsyncBillingClient | None = None
+        self._door: Door | None = None
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http":
+            assert self._door is not None
+            await self._door.answer(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._open()
+        except Exception as error:  # noqa: BLE001, the server ends, with this line
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if self._client is not None:
+            await self._client.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _open(self) -> None:
+        settings, registry = self._settings, CollectorRegistry()
+        self._client = AsyncBillingClient(settings.database_url, settings.broker_url, settings.policy, metrics=registry)
+        keys = Keys(self._client)
+        if await keys.open_unless_made():
+            log.warning("no key was ever made: whoever is on this host may do everything")
+        probes = Probes(registry, self._draining, description())
+        self._door = door = Door(Routes(routes(self._client, probes)), keys, settings.api_max_inflight)
+        door.count_into(Metrics(registry, lambda: door.in_hand))
+        self._draining.watch()
+
+
+@ends_the_process()
+def make_app() -> Application:
+    """The application with the settings of the environment. Ends the process, with one line, if it can't start."""
+    settings = startup.settings()
+    logs.configure(settings.log_format, startup.secrets(settings))
+    startup.check_database(settings)
+    refuse_strangers(settings)
+    return Application(settings)
+
+
+def refuse_strangers(settings: Settings) -> None:
+    """Raise Refusal for a door without keys that others than this host could reach."""
+    if loopback(settings.api_address):
+        return
+    engine = engine_of(settings.database_url)
+    try:
+        made = Ledger(engine, settings.policy).read(api_keys.any_made)
+    finally:
+        engine.dispose()
+    if not made:
+        raise Refusal(
+            f"BILLING_API_ADDRESS: {settings.api_address} can be reached from other hosts, and there is no key: make "
+            "one with `python -m worker api-keys create`, or listen on 127.0.0.1"
+        )

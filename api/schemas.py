@@ -1,0 +1,112 @@
+"""What comes in and goes out, as types: bodies are decoded into them, and `openapi` describes them.
+
+A hold has the fields of `HoldFields`, a session those of `BillingSession`: no list of fields is written twice.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Generic, Required, TypedDict, TypeVar, cast, get_type_hints
+
+import msgspec
+
+from relay_billing.domain.errors import InvalidRequest
+from relay_billing.domain.requests import HoldFields
+from relay_billing.domain.sessions import BillingSession
+
+Fields = TypeVar("Fields")
+
+_AT = re.compile(r" - at `\$\.?([^`]*)`$")
+_NAMED = re.compile(r"`(\w+)`")
+
+
+class ReserveFields(TypedDict):
+    """The body of a reserve."""
+
+    target_quota: int
+
+
+class SettleFields(TypedDict, total=False):
+    """The body of a settle."""
+
+    actual_quota: Required[int]
+    reason: str | None
+
+
+class RefundFields(TypedDict, total=False):
+    """The body of a refund; none at all is as good."""
+
+    reason: str | None
+
+
+class EndFields(TypedDict, total=False):
+    """One settle or refund of a batch: with `actual_quota` a settle, without it a refund."""
+
+    request_id: Required[str]
+    actual_quota: int
+    reason: str | None
+
+
+class Body(Generic[Fields]):
+    """Reads a JSON object whose values are no objects, strictly: no unknown field, no field twice, no float."""
+
+    def __init__(self, kind: type[Any], what: str) -> None:
+        """`kind`: a TypedDict; `what`: its name in errors. Values out of range are found later, by what they are for."""
+        self._decode: Callable[[bytes | msgspec.Raw], dict[str, Any]] = msgspec.json.Decoder(kind).decode
+        self._known = frozenset(get_type_hints(kind))
+        self._what = what
+
+    def read(self, body: bytes | msgspec.Raw) -> Fields:
+        """The fields that are there. Raises InvalidRequest, naming the field."""
+        try:
+            fields = self._decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise refusal(error) from None
+        # A field brings a colon: as many colons as known fields leave none for a second or an unknown one.
+        if bytes(body).count(b":") != len(fields):
+            self._look(json.loads(bytes(body), object_pairs_hook=list))
+        return cast("Fields", fields)
+
+    def _look(self, pairs: list[tuple[str, object]]) -> None:
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name not in self._known:
+                raise InvalidRequest(name[:64], f"is not a field of {self._what}")
+            if name in seen:
+                raise InvalidRequest(name, "comes twice")
+            seen.add(name)
+
+
+def refusal(error: Exception) -> InvalidRequest:
+    """What is wrong with a body that can't be decoded."""
+    words = str(error)
+    if isinstance(error, msgspec.ValidationError):
+        where = _AT.search(words)
+        problem = words[: where.start()] if where else words
+        missing = _NAMED.search(problem) if "missing required field" in problem else None
+        if missing:
+            return InvalidRequest(missing[1], "is missing")
+        named = where[1] if where and where[1] else "body"
+        return InvalidRequest(named, problem[0].lower() + problem[1:].replace("`", ""))
+    if isinstance(error, UnicodeDecodeError):
+        return InvalidRequest("body", "is not UTF-8")
+    if isinstance(error, RecursionError):
+        return InvalidRequest("body", "is nested too deep")
+    return InvalidRequest("body", f"is not JSON: {words[0].lower()}{words[1:]}")
+
+
+# `Required` is left to the hold itself: the request id may come in a header.
+HOLD = Body[HoldFields](TypedDict("Hold", get_type_hints(HoldFields), total=False), "a hold")  # type: ignore[operator]
+RESERVE = Body[ReserveFields](ReserveFields, "a reserve")
+SETTLE = Body[SettleFields](SettleFields, "a settle")
+REFUND = Body[RefundFields](RefundFields, "a refund")
+END = Body[EndFields](EndFields, "a settle or refund")
+
+ITEMS: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def shown(session: BillingSession) -> dict[str, Any]:
+    """A session as callers see it: its fields by their own names, and `needs_refund`."""
+    values = session.values()
+    values["needs_refund"] = session.needs_refund
+    return values
