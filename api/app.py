@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from api import accounts, batches, sessions
 from api.call import Receive
-from api.door import Door, Send
 from api.draining import Draining
+from api.gate import Gate, Send
 from api.keys import Keys, loopback
 from api.metrics import Metrics
 from api.openapi import description
@@ -53,13 +53,13 @@ class Application:
         self._settings = settings
         self._draining = Draining()
         self._client: AsyncBillingClient | None = None
-        self._door: Door | None = None
+        self._gate: Gate | None = None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] == "http":
-            assert self._door is not None
-            await self._door.answer(scope, receive, send)
+            assert self._gate is not None
+            await self._gate.answer(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
@@ -85,8 +85,8 @@ class Application:
         if await keys.open_unless_made():
             log.warning("no key was ever made: whoever is on this host may do everything")
         probes = Probes(registry, self._draining, description())
-        self._door = door = Door(Routes(routes(self._client, probes)), keys, settings.api_max_inflight)
-        door.count_into(Metrics(registry, lambda: door.in_hand))
+        self._gate = gate = Gate(Routes(routes(self._client, probes)), keys, settings.api_max_inflight)
+        gate.count_into(Metrics(registry, lambda: gate.in_hand))
         self._draining.watch()
 
 

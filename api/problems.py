@@ -39,7 +39,7 @@ class Problem(Exception):
 def described(error: BillingError | Problem, request_id: str | None) -> dict[str, object]:
     """The members of a problem. `request_id`: the one that the call named; None: it named none."""
     status = error.status if isinstance(error, Problem) else error.status_code
-    told: dict[str, object] = {
+    members: dict[str, object] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -48,20 +48,20 @@ def described(error: BillingError | Problem, request_id: str | None) -> dict[str
         "skip_retry": error.skip_retry,
     }
     if request_id is not None:
-        told["request_id"] = request_id
+        members["request_id"] = request_id
     # What an error knows it has under its own name: the field of wrong input, the amounts of a lack of money.
     for name in ("field", "remaining", "needed"):
         known = getattr(error, name, None)
         if known is not None:
-            told[name] = known
-    return told
+            members[name] = known
+    return members
 
 
 def answer_of(error: BillingError | Problem, request_id: str | None) -> Answer:
     """The answer that tells of an error."""
-    told = described(error, request_id)
-    status = int(str(told["status"]))
+    members = described(error, request_id)
+    status = int(str(members["status"]))
     headers = error.headers if isinstance(error, Problem) else ()
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers += RETRY_AFTER
-    return problem(status, told, headers)
+    return problem(status, members, headers)

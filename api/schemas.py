@@ -51,7 +51,7 @@ class Body(Generic[Fields]):
     """Reads a JSON object whose values are no objects, strictly: no unknown field, no field twice, no float."""
 
     def __init__(self, kind: type[Any], what: str) -> None:
-        """`kind`: a TypedDict; `what`: its name in errors. Values out of range are found later, by what they are for."""
+        """`kind`: a TypedDict; `what`: its name in errors. Values out of range are found later, by their users."""
         self._decode: Callable[[bytes | msgspec.Raw], dict[str, Any]] = msgspec.json.Decoder(kind).decode
         self._known = frozenset(get_type_hints(kind))
         self._what = what

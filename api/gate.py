@@ -23,7 +23,7 @@ ELSEWHERE = "other"
 OVERLOADED = Problem(503, "overloaded", "too many requests are in hand: nothing was done, try again")
 
 
-class Door:
+class Gate:
     """One process's door. Plain ASGI: each layer around it would cost a hold a tenth."""
 
     def __init__(self, routes: Routes, keys: Keys, max_in_hand: int) -> None:
