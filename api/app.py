@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -20,7 +21,7 @@ from config.refusal import Refusal, ends_the_process
 from config.settings import Settings
 from relay_billing.aio import AsyncBillingClient
 from relay_billing.domain.api_keys import Scope
-from relay_billing.flows import api_keys
+from relay_billing.flows import key_checks
 from relay_billing.ledger import Ledger
 from relay_billing.store.drivers import engine_of
 
@@ -84,8 +85,9 @@ class Application:
         keys = Keys(self._client)
         if await keys.open_unless_made():
             log.warning("no key was ever made: whoever is on this host may do everything")
-        probes = Probes(registry, self._draining, description())
-        self._gate = gate = Gate(Routes(routes(self._client, probes)), keys, settings.api_max_inflight)
+        found = routes(self._client, Probes(registry, self._draining, lambda: document))
+        document = description(found, version("relay-billing"))
+        self._gate = gate = Gate(Routes(found), keys, settings.api_max_inflight)
         gate.count_into(Metrics(registry, lambda: gate.in_hand))
         self._draining.watch()
 
@@ -96,17 +98,17 @@ def make_app() -> Application:
     settings = startup.settings()
     logs.configure(settings.log_format, startup.secrets(settings))
     startup.check_database(settings)
-    refuse_strangers(settings)
+    _refuse_strangers(settings)
     return Application(settings)
 
 
-def refuse_strangers(settings: Settings) -> None:
+def _refuse_strangers(settings: Settings) -> None:
     """Raise Refusal for a door without keys that others than this host could reach."""
     if loopback(settings.api_address):
         return
     engine = engine_of(settings.database_url)
     try:
-        made = Ledger(engine, settings.policy).read(api_keys.any_made)
+        made = Ledger(engine, settings.policy).read(key_checks.any_made)
     finally:
         engine.dispose()
     if not made:
