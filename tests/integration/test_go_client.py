@@ -1,0 +1,123 @@
+"""clients/go against a real door with a real worker: its own tests, and a relay in Go while the door is killed."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relay_billing import Ledger
+from relay_billing.domain.api_keys import Scope
+from tests.faults.relay import USERS
+from tests.faults.site import SETTINGS, WEALTH
+from tests.faults.verdict import judge, owed, promised
+from tests.fixtures.accounts import given
+from tests.fixtures.brokers import on
+from tests.fixtures.doors import HttpDoor, start
+from tests.fixtures.golang import CLIENT, RELAY, go
+from tests.fixtures.waiting import until
+from tests.fixtures.workers import CELERY, Site, environment
+
+pytestmark = [on("redis"), pytest.mark.timeout(240)]
+
+TIMEOUT_S = 40.0
+MILLION, TRUST, MUCH = 1_000_000, 5_000_000, 10**9
+WALLETS = {1: MILLION, 2: 50, 3: MUCH, 4: 0, 5: 1_000, 6: MILLION, 7: MILLION}
+TOKENS = {1: MILLION, 2: 1_000, 3: 0, 4: MILLION, 5: 10, 6: MILLION, 7: MILLION}
+"""Quota by user, and by his token: the accounts that clients/go/internal/doortest names."""
+TRUSTED, SUBSCRIBED = 3, 4
+KILLS = 3
+"""Times that the door is killed while it holds and ends."""
+SETTLES = 40
+"""Settles between two of these, so that each life of the door has done some work."""
+CLOSED_WITHIN_S = 60.0
+"""The longest hold, the sweeps, and some patience."""
+
+
+def start_door(site: Site, **settings: object) -> HttpDoor:
+    """A door that is ready."""
+    return start(site.engine, site.database_url, site.folder / "door", site.spawn, site.broker.url, **settings)
+
+
+@pytest.mark.parametrize("module", [CLIENT, RELAY], ids=lambda path: path.name)
+def test_the_go_code_is_formatted_and_vetted(module: Path, broker: object) -> None:
+    assert go("gofmt", "-l", ".", cwd=module) == ""
+    go("go", "vet", "./...", cwd=module)
+
+
+def test_the_clients_own_tests_pass_against_a_real_door(site: Site) -> None:
+    hour = 3_600
+    given(
+        site.engine,
+        user=[{"id": of, "quota": quota} for of, quota in WALLETS.items()],
+        token=[
+            {"id": of, "user_id": of, "remain_quota": quota, "unlimited_quota": of == TRUSTED}
+            for of, quota in TOKENS.items()
+        ],
+        plan=[{"id": 1, "title": "Monthly"}],
+        subscription=[
+            {
+                "id": 1,
+                "user_id": SUBSCRIBED,
+                "plan_id": 1,
+                "amount_total": 1_000,
+                "start_time": int(time.time()) - hour,
+                "end_time": int(time.time()) + hour,
+            }
+        ],
+    )
+    site.worker()
+    door = start_door(site, trust_quota=TRUST)
+    env = {
+        "BILLING_TEST_DOOR": f"http://127.0.0.1:{door.port}",
+        "BILLING_TEST_KEY": door.make_key("all"),
+        "BILLING_TEST_READ_KEY": door.make_key("reader", Scope.READ),
+    }
+    said = go("go", "test", "-race", "-count=1", "-v", "./...", cwd=CLIENT, env=env)
+    assert "--- SKIP" not in said
+    assert len(re.findall(r"^--- PASS: TestDoor", said, re.MULTILINE)) >= 9, said
+    assert Ledger(site.engine).reconcile() == []
+
+
+def counted(count: Callable[[], int], more: int, what: str, door: HttpDoor) -> None:
+    """Wait until there are so many more."""
+    goal = count() + more
+
+    def reached() -> bool:
+        assert door.process.popen.poll() is None, door.process.output
+        return count() >= goal
+
+    until(reached, TIMEOUT_S, f"{more} more {what}")
+
+
+def test_a_go_relay_loses_and_doubles_nothing_while_its_door_is_killed(site: Site, tmp_path: Path) -> None:
+    binary, diary = tmp_path / "gorelay", tmp_path / "go.diary"
+    go("go", "build", "-race", "-o", str(binary), ".", cwd=RELAY)
+    rows = range(1, USERS + 1)
+    given(
+        site.engine,
+        user=[{"id": of, "quota": WEALTH} for of in rows],
+        token=[{"id": of, "user_id": of, "remain_quota": WEALTH} for of in rows],
+    )
+    settings: dict[str, object] = {**SETTINGS, "trust_quota": 0}
+    site.worker(**settings)
+    site.spawn((*CELERY, "beat"), environment(site.database_url, site.broker.url, tmp_path / "beat", **settings))
+    door = start_door(site, **settings)
+    relay = site.spawn((str(binary), f"http://127.0.0.1:{door.port}", str(diary), "1"), dict(os.environ))
+    until(diary.exists, TIMEOUT_S, "a diary")
+    for _ in range(KILLS):
+        counted(lambda: promised([diary]), SETTLES, "settles that are safe", door)
+        door.process.end()
+        door = start_door(site, api_port=door.port, **settings)
+    counted(lambda: promised([diary]), SETTLES, "settles that are safe", door)
+    relay.popen.send_signal(signal.SIGTERM)
+    assert relay.popen.wait(TIMEOUT_S) == 0, relay.output
+    assert "DATA RACE" not in relay.output
+    until(lambda: owed(site.engine, [diary]) == 0, CLOSED_WITHIN_S, "every session ended")
+    verdict = judge(site.engine, [diary], WEALTH)
+    assert verdict.lines == []
+    assert (verdict.lost, verdict.doubled, verdict.given_up) == (0, 0, 0)
+    assert verdict.settles >= (KILLS + 1) * SETTLES
