@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -84,8 +85,9 @@ class Application:
         keys = Keys(self._client)
         if await keys.open_unless_made():
             log.warning("no key was ever made: whoever is on this host may do everything")
-        probes = Probes(registry, self._draining, description())
-        self._gate = gate = Gate(Routes(routes(self._client, probes)), keys, settings.api_max_inflight)
+        found = routes(self._client, Probes(registry, self._draining, lambda: document))
+        document = description(found, version("relay-billing"))
+        self._gate = gate = Gate(Routes(found), keys, settings.api_max_inflight)
         gate.count_into(Metrics(registry, lambda: gate.in_hand))
         self._draining.watch()
 

@@ -1,49 +1,60 @@
 """Many holds, or many ends, in one request: each is carried out and answered by itself."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
+from api.abandoned import give_back
 from api.answers import Answer, answer
-from api.call import Call
+from api.call import Call, HungUp, hung_up
 from api.problems import described
 from api.schemas import END, HOLD, ITEMS, refusal, shown
 from relay_billing.aio import AsyncBillingClient
 from relay_billing.domain import checks
 from relay_billing.domain.errors import BillingError
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
+from relay_billing.domain.sessions import BillingSession
 
 Item = dict[str, object]
+Carried = TypeVar("Carried")
 
 
 async def holds(client: AsyncBillingClient, call: Call) -> Answer:
     """`POST /v1/sessions:batch`: a session or a problem for each, in order."""
-    return await _each(call, partial(_hold, client))
+    began = time.monotonic()
+    made = await _each(call, partial(_hold, client))
+    if hung_up(call.receive):
+        held = [each for each in made if isinstance(each, BillingSession)]
+        await give_back(client, held, time.monotonic() - began)
+        raise HungUp
+    return answer(200, [shown(each) if isinstance(each, BillingSession) else each for each in made])
 
 
 async def ends(client: AsyncBillingClient, call: Call) -> Answer:
     """`POST /v1/ends:batch`: the request id or a problem for each, in order."""
-    return await _each(call, partial(_end, client))
+    return answer(200, await _each(call, partial(_end, client)))
 
 
-async def _each(call: Call, carry_out: Callable[[msgspec.Raw], Awaitable[Item]]) -> Answer:
+async def _each(call: Call, carry_out: Callable[[msgspec.Raw], Coroutine[None, None, Carried]]) -> list[Carried]:
+    """Carry all out together: the client gathers what is under way, so they are a few transactions."""
     try:
         items = ITEMS(await call.body())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refusal(error) from None
     checks.batch("body", len(items))
-    # Together: the client gathers what is under way, so they are a few transactions.
-    return answer(200, await asyncio.gather(*(carry_out(item) for item in items)))
+    return await asyncio.gather(*(carry_out(item) for item in items))
 
 
-async def _hold(client: AsyncBillingClient, item: msgspec.Raw) -> Item:
+async def _hold(client: AsyncBillingClient, item: msgspec.Raw) -> BillingSession | Item:
     request_id: str | None = None
     try:
         fields = HOLD.read(item)
         request_id = fields.get("request_id")
-        return shown(await client.hold(fields))
+        return await client.hold(fields)
     except BillingError as error:
         return described(error, request_id)
 

@@ -5,6 +5,7 @@ import hmac
 import ipaddress
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 from api.problems import CHALLENGE, Problem
 from relay_billing.aio import AsyncBillingClient
@@ -97,6 +98,7 @@ def _bearer(authorization: bytes | None) -> bytes:
     return key.strip()
 
 
+@lru_cache(maxsize=64)
 def loopback(host: str) -> bool:
     """Whether only this host can reach an address: a loopback address, `localhost`, or the path of a UNIX socket."""
     if host == "localhost" or host.startswith("/"):

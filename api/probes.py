@@ -1,5 +1,7 @@
 """What watches the door: `/livez`, `/readyz`, `/metrics`, `/openapi.json`."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -13,7 +15,7 @@ TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
 class Probes:
     """Answers without the ledger."""
 
-    def __init__(self, registry: CollectorRegistry, draining: Draining, description: bytes) -> None:
+    def __init__(self, registry: CollectorRegistry, draining: Draining, description: Callable[[], bytes]) -> None:
         self._registry, self._draining, self._description = registry, draining, description
 
     async def livez(self, call: Call) -> Answer:
@@ -37,4 +39,4 @@ class Probes:
 
     async def openapi(self, call: Call) -> Answer:
         """The description of all this."""
-        return Answer(200, JSON, self._description)
+        return Answer(200, JSON, self._description())

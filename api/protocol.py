@@ -6,7 +6,7 @@ bounds the time or the size of a head. `tests/integration/test_api_bounds.py` fa
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -25,6 +25,37 @@ LOOK_S = 5.0
 """Seconds between looks at a connection: a limit is kept within these. No timer is made for a request."""
 
 
+class JoinedWrites:
+    """A transport whose writes of one turn of the event loop go out together.
+
+    uvicorn writes the head and the body of an answer one after the other, each a system call and a packet: that was a
+    fifth of the door's time, and two wake-ups of each caller.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._kept: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Keep `data` until this turn ends."""
+        if not self._kept:
+            self._loop.call_soon(self._send)
+        self._kept.append(data)
+
+    def _send(self) -> None:
+        if self._kept:
+            self._transport.write(b"".join(self._kept))
+            self._kept.clear()
+
+    def close(self) -> None:
+        """Write what is kept, then close."""
+        self._send()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401, everything else is the transport's own
+        return getattr(self._transport, name)
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -40,7 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A caller has connected."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         self._look_at = self.loop.call_later(LOOK_S, self._look)
 

@@ -1,6 +1,6 @@
 """Which path is what: found on the path as it was sent, so that an id may hold anything, `/` and `%` included."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from api.answers import Answer
@@ -57,8 +57,3 @@ class Routes:
             return None, b""
         before, after = b"/".join(parts[:3]) + b"/", b"/" + parts[4] if len(parts) == 5 else b""
         return self._named.get((before, after)), parts[3]
-
-
-def as_mapping(routes: list[Route]) -> Mapping[str, Route]:
-    """The routes by path, for what describes them."""
-    return {route.path: route for route in routes}

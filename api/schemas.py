@@ -47,6 +47,27 @@ class EndFields(TypedDict, total=False):
     reason: str | None
 
 
+class EndedFields(TypedDict):
+    """The answer to a settle or refund that is safe."""
+
+    request_id: str
+
+
+class ProblemFields(TypedDict, total=False):
+    """An error (RFC 9457)."""
+
+    type: Required[str]
+    title: Required[str]
+    status: Required[int]
+    code: Required[str]
+    detail: Required[str]
+    skip_retry: Required[bool]
+    request_id: str
+    field: str
+    remaining: int
+    needed: int
+
+
 class Body(Generic[Fields]):
     """Reads a JSON object whose values are no objects, strictly: no unknown field, no field twice, no float."""
 
@@ -95,7 +116,7 @@ def refusal(error: Exception) -> InvalidRequest:
     return InvalidRequest("body", f"is not JSON: {words[0].lower()}{words[1:]}")
 
 
-# `Required` is left to the hold itself: the request id may come in a header.
+# Which fields are required is left to the hold itself: the request id may come in a header.
 HOLD = Body[HoldFields](TypedDict("Hold", get_type_hints(HoldFields), total=False), "a hold")  # type: ignore[operator]
 RESERVE = Body[ReserveFields](ReserveFields, "a reserve")
 SETTLE = Body[SettleFields](SettleFields, "a settle")

@@ -1,23 +1,17 @@
 """One session: held, raised, ended, looked at (semantics §3 to §6)."""
 
-import logging
 import time
 
+from api.abandoned import give_back
 from api.answers import JSON, Answer, answer
 from api.call import Call, HungUp, hung_up
 from api.schemas import HOLD, REFUND, RESERVE, SETTLE, shown
 from relay_billing.aio import AsyncBillingClient
-from relay_billing.domain.errors import BillingUnavailable, InvalidRequest
+from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.jobs import RefundJob, SettleJob
 from relay_billing.domain.requests import HoldFields
-from relay_billing.domain.sessions import BillingSession, Replay
+from relay_billing.domain.sessions import Replay
 
-log = logging.getLogger("api")
-
-GIVEN_BACK_WITHIN_S = 1.0
-"""A hold whose caller has hung up is given back if its call is younger than this. After more, the caller may have run
-out of patience and asked another door with the same id, which found the hold and uses it; then it ends by that call, or
-expires (`YOUNG_MS` of the client for asyncio is the same rule)."""
 REPLAYED = (*JSON, (b"idempotent-replayed", b"true"))
 DRY = {b"": False, b"dry_run=false": False, b"dry_run=true": True}
 
@@ -38,7 +32,7 @@ async def hold(client: AsyncBillingClient, call: Call) -> Answer:
     if isinstance(session, Replay):
         return answer(200, shown(session), REPLAYED)
     if hung_up(call.receive):
-        await _give_back(client, session, time.monotonic() - began)
+        await give_back(client, [session], time.monotonic() - began)
         raise HungUp
     return answer(201, shown(session))
 
@@ -52,16 +46,6 @@ def _name(fields: HoldFields, call: Call) -> None:
         fields["request_id"] = call.request_id
     elif given != call.request_id:
         raise InvalidRequest("request_id", f"is {given!r}, but the header Idempotency-Key is {call.request_id!r}")
-
-
-async def _give_back(client: AsyncBillingClient, session: BillingSession, took_s: float) -> None:
-    """Refund the hold of a caller who has hung up meanwhile: he never learns of the session."""
-    if took_s > GIVEN_BACK_WITHIN_S or not session.needs_refund:
-        return
-    try:
-        await client.close_session(RefundJob(session.request_id, "client_gone"))
-    except BillingUnavailable:
-        log.warning("session %s of a caller who hung up keeps its hold until it expires", session.request_id)
 
 
 async def reserve(client: AsyncBillingClient, call: Call) -> Answer:
