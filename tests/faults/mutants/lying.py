@@ -17,7 +17,7 @@ async def close_session(client: AsyncBillingClient, job: Job) -> None:
     task.add_done_callback(_later.discard)
 
 
-AsyncBillingClient.close_session = close_session  # type: ignore[method-assign]
+AsyncBillingClient.close_session = close_session  # type: ignore[assignment, method-assign]
 
 if __name__ == "__main__":
     main()
