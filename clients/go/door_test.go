@@ -1,9 +1,14 @@
 package relaybilling_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
 
 	"relaybilling"
@@ -174,5 +179,97 @@ func TestDoorRefusesAKeyThatMayNot(t *testing.T) {
 		if !errors.As(err, &refused) || refused.Status != of.status || refused.Code != of.code {
 			t.Errorf("%v", err)
 		}
+	}
+}
+
+// customer asks the relay of example_test.go; what the model does is the test's.
+func customer(
+	t *testing.T, client *relaybilling.Client, key string, model func(context.Context, http.ResponseWriter) (int64, error),
+) int {
+	t.Helper()
+	ender := client.NewEnder(relaybilling.EnderOptions{})
+	defer stop(ender)
+	server := httptest.NewServer(&relay{client: client, ender: ender, model: model})
+	defer server.Close()
+	ctx, hangUp := context.WithCancel(doortest.Context(t))
+	defer hangUp()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Idempotency-Key", key)
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	first := make([]byte, 1)
+	if _, err = answer.Body.Read(first); err == nil && first[0] == '!' {
+		hangUp()
+	}
+	if _, err = io.Copy(io.Discard, answer.Body); err != nil && ctx.Err() == nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode
+}
+
+func TestDoorWithTheExampleOfThePage(t *testing.T) {
+	client := doortest.Client(t)
+	const used = 640
+	answers := func(ctx context.Context, w http.ResponseWriter) (int64, error) {
+		fmt.Fprint(w, "hello")
+		return used, nil
+	}
+	isHeld := func(ctx context.Context, w http.ResponseWriter) (int64, error) {
+		t.Error("the model was asked once more")
+		return 0, nil
+	}
+	fails := func(context.Context, http.ResponseWriter) (int64, error) { return 0, errors.New("overloaded") }
+	waits := func(ctx context.Context, w http.ResponseWriter) (int64, error) {
+		fmt.Fprint(w, "!")
+		w.(http.Flusher).Flush()
+		<-ctx.Done()
+		return 7, ctx.Err()
+	}
+	for _, of := range []struct {
+		key    string
+		model  func(context.Context, http.ResponseWriter) (int64, error)
+		status int
+		state  string
+		actual int64
+		reason string
+	}{
+		{"answered", answers, 200, "settled", used, ""},
+		{"answered", isHeld, 409, "", 0, ""},
+		{"failed", fails, 502, "refunded", 0, "upstream_error"},
+		{"hung up", waits, 200, "settled", 7, "client_gone"},
+		{strings.Repeat("x", 64), isHeld, 400, "", 0, ""},
+	} {
+		if status := customer(t, client, of.key, of.model); status != of.status {
+			t.Errorf("%s: %d", of.key, status)
+		}
+		if of.state == "" {
+			continue
+		}
+		session := doortest.Closed(t, client, "1-"+of.key)
+		actual, reason := int64(0), ""
+		if session.ActualQuota != nil {
+			actual = *session.ActualQuota
+		}
+		if session.Reason != nil {
+			reason = *session.Reason
+		}
+		if session.State != of.state || actual != of.actual || reason != of.reason {
+			t.Errorf("%s: %+v", of.key, session)
+		}
+	}
+}
+
+func TestTheExampleRefusesWhatTheDoorRefuses(t *testing.T) {
+	client, _ := fake(t, relaybilling.Options{}, say(403, `{"code":"insufficient_user_quota","remaining":1,"needed":1000}`))
+	answer := httptest.NewRecorder()
+	(&relay{client: client}).ServeHTTP(answer, httptest.NewRequest(http.MethodPost, "/", nil))
+	if answer.Code != 403 || answer.Header().Get("X-Needed-Quota") != "1000" {
+		t.Errorf("%+v", answer)
 	}
 }

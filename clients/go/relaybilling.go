@@ -874,19 +874,20 @@ func (c *Client) NewEnder(options EnderOptions) *Ender {
 	return ender
 }
 
-// Settle queues a settle (semantics §5), and does not wait until it is safe. The context bounds the wait for room
-// alone: one that has ended, as a relay's has when its customer hangs up, refuses nothing while there is room. It
-// fails with InvalidRequest, or NotQueued.
+// Settle queues a settle (semantics §5): as End.
 func (e *Ender) Settle(ctx context.Context, requestID string, actual int64, reason string) (*Pending, error) {
-	return e.put(ctx, SettleOf(requestID, actual, reason))
+	return e.End(ctx, SettleOf(requestID, actual, reason))
 }
 
-// Refund queues a refund (semantics §6): as Settle.
+// Refund queues a refund (semantics §6): as End.
 func (e *Ender) Refund(ctx context.Context, requestID string, reason string) (*Pending, error) {
-	return e.put(ctx, RefundOf(requestID, reason))
+	return e.End(ctx, RefundOf(requestID, reason))
 }
 
-func (e *Ender) put(ctx context.Context, end End) (*Pending, error) {
+// End queues a settle or a refund, and does not wait until it is safe. The context bounds the wait for room alone: one
+// that has ended, as a relay's has when its customer hangs up, refuses nothing while there is room. It fails with
+// InvalidRequest, or NotQueued.
+func (e *Ender) End(ctx context.Context, end End) (*Pending, error) {
 	if err := end.check(); err != nil {
 		return nil, err
 	}

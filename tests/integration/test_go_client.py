@@ -33,7 +33,7 @@ WALLETS = {1: MILLION, 2: 50, 3: MUCH, 4: 0, 5: 1_000, 6: MILLION, 7: MILLION}
 TOKENS = {1: MILLION, 2: 1_000, 3: 0, 4: MILLION, 5: 10, 6: MILLION, 7: MILLION}
 """Quota by user, and by his token: the accounts that clients/go/internal/doortest names."""
 TRUSTED, SUBSCRIBED = 3, 4
-KILLS = 5
+KILLS = 3
 """Times that the door is killed while it holds and ends."""
 SETTLES = 40
 """Settles between two of these, so that each life of the door has done some work."""

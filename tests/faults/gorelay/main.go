@@ -143,13 +143,7 @@ func (r *relay) end(ctx context.Context, session *relaybilling.Session, end rela
 
 // queue ends a session in the background; the diary has it once it is safe.
 func (r *relay) queue(end relaybilling.End, done line) {
-	var pending *relaybilling.Pending
-	var err error
-	if end.ActualQuota == nil {
-		pending, err = r.ender.Refund(context.Background(), end.RequestID, end.Reason)
-	} else {
-		pending, err = r.ender.Settle(context.Background(), end.RequestID, *end.ActualQuota, end.Reason)
-	}
+	pending, err := r.ender.End(context.Background(), end)
 	if err != nil {
 		r.diary.write(line{ID: end.RequestID, Did: "refused", Error: err.Error()})
 		return
