@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from relay_billing.aio import AsyncBillingClient
 from relay_billing.domain.errors import BillingUnavailable
 from relay_billing.domain.jobs import RefundJob
-from relay_billing.domain.sessions import BillingSession, Replay
+from relay_billing.domain.replays import Replay
+from relay_billing.domain.sessions import BillingSession
 
 log = logging.getLogger("api")
 

@@ -21,7 +21,7 @@ from config.refusal import Refusal, ends_the_process
 from config.settings import Settings
 from relay_billing.aio import AsyncBillingClient
 from relay_billing.domain.api_keys import Scope
-from relay_billing.flows import api_keys
+from relay_billing.flows import key_checks
 from relay_billing.ledger import Ledger
 from relay_billing.store.drivers import engine_of
 
@@ -98,17 +98,17 @@ def make_app() -> Application:
     settings = startup.settings()
     logs.configure(settings.log_format, startup.secrets(settings))
     startup.check_database(settings)
-    refuse_strangers(settings)
+    _refuse_strangers(settings)
     return Application(settings)
 
 
-def refuse_strangers(settings: Settings) -> None:
+def _refuse_strangers(settings: Settings) -> None:
     """Raise Refusal for a door without keys that others than this host could reach."""
     if loopback(settings.api_address):
         return
     engine = engine_of(settings.database_url)
     try:
-        made = Ledger(engine, settings.policy).read(api_keys.any_made)
+        made = Ledger(engine, settings.policy).read(key_checks.any_made)
     finally:
         engine.dispose()
     if not made:

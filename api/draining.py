@@ -9,7 +9,7 @@ from types import FrameType
 log = logging.getLogger("api")
 
 DRAIN_S = 3.0
-"""Seconds between a SIGTERM and the closing of the port, for load balancers to notice that `/readyz` is 503."""
+"""Seconds between a SIGTERM and the closing of the port, for load balancers to see that `/readyz` is 503."""
 FINISH_S = 20
 """Seconds that the server then waits for requests in hand: longer than a call to the database may take."""
 

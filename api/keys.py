@@ -10,7 +10,7 @@ from functools import lru_cache
 from api.problems import CHALLENGE, Problem
 from relay_billing.aio import AsyncBillingClient
 from relay_billing.domain.api_keys import ApiKey, Scope, digest_of
-from relay_billing.flows import api_keys
+from relay_billing.flows import key_checks
 
 REMEMBERED_S = 5.0
 """Seconds for which a look-up is good: a key that was made, revoked or has expired is treated so within these."""
@@ -43,7 +43,7 @@ class Keys:
 
     async def open_unless_made(self) -> bool:
         """Open the door if no key was ever made; return whether it is open. Raises BillingUnavailable."""
-        made = await self._client.read(api_keys.any_made)
+        made = await self._client.read(key_checks.any_made)
         self._open_until = None if made else time.monotonic() + REMEMBERED_S
         return not made
 
@@ -78,7 +78,7 @@ class Keys:
 
     async def _found(self, digest: str) -> Seen:
         async with self._looks:
-            row = await self._client.read(api_keys.look_up, digest)
+            row = await self._client.read(key_checks.look_up, digest)
         key = row[1] if row is not None and hmac.compare_digest(row[0], digest) else None
         seen = Seen(key, time.monotonic() + REMEMBERED_S)
         self._keys.pop(digest, None)

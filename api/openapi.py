@@ -9,12 +9,13 @@ import msgspec
 
 from api.answers import encode
 from api.describing import DESCRIBED, FIELDS
+from api.fields import EndedFields, EndFields, ProblemFields, RefundFields, ReserveFields, SettleFields
 from api.routes import Route
-from api.schemas import EndedFields, EndFields, ProblemFields, RefundFields, ReserveFields, SettleFields
 from relay_billing.domain.checks import MAX_BATCH
 from relay_billing.domain.requests import HoldFields
 from relay_billing.domain.sessions import BillingSession
-from relay_billing.flows.balances import TokenBalance, UserBalance
+from relay_billing.flows.token_balance import TokenBalance
+from relay_billing.flows.user_balance import UserBalance
 
 Schema = dict[str, Any]
 TYPES = {
@@ -118,6 +119,12 @@ class _Content:
 PROBLEM = _Content("application/problem+json", {"$ref": "#/components/schemas/Problem"})
 
 
+def _answer(said: str) -> _Content:
+    if said.startswith("text/"):
+        return _Content(said, {"type": "string"})
+    return _Content("application/json", {"type": "object"} if said == "object" else _ref(said))
+
+
 def _operation(route: Route) -> Schema:
     said = DESCRIBED[route.path]
     made: Schema = {"summary": said.summary, "operationId": said.name, "responses": {}}
@@ -134,15 +141,9 @@ def _operation(route: Route) -> Schema:
     if said.body is not None:
         content = _Content("application/json", _ref(said.body)).shown
         made["requestBody"] = {"required": said.body != "Refund", "content": content}
-    for status, answer in said.answers.items():
-        content = answer if answer.startswith("text/") else ""
-        schema: Schema = {"type": "string"} if content else {"type": "object"} if answer == "object" else _ref(answer)
-        made["responses"][str(status)] = {
-            "description": HTTPStatus(status).phrase,
-            "content": _Content(content or "application/json", schema).shown,
-        }
-    for status in said.problems:
-        made["responses"][str(status)] = {"description": HTTPStatus(status).phrase, "content": PROBLEM.shown}
+    contents = {status: _answer(each) for status, each in said.answers.items()} | dict.fromkeys(said.problems, PROBLEM)
+    for status, each in contents.items():
+        made["responses"][str(status)] = {"description": HTTPStatus(status).phrase, "content": each.shown}
     if route.scope is not None:
         made["security"] = [{"key": []}]
         made["x-scope"] = route.scope.value

@@ -9,8 +9,8 @@ from api.schemas import HOLD, REFUND, RESERVE, SETTLE, shown
 from relay_billing.aio import AsyncBillingClient
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.jobs import RefundJob, SettleJob
+from relay_billing.domain.replays import Replay
 from relay_billing.domain.requests import HoldFields
-from relay_billing.domain.sessions import Replay
 
 REPLAYED = (*JSON, (b"idempotent-replayed", b"true"))
 DRY = {b"": False, b"dry_run=false": False, b"dry_run=true": True}

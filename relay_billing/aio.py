@@ -17,7 +17,7 @@ from relay_billing.domain.requests import HoldFields, PreConsume
 from relay_billing.domain.sessions import BillingSession, State
 from relay_billing.domain.sources import FUNDING
 from relay_billing.door import Closing, Door, Waiting
-from relay_billing.flows import holds, settlements
+from relay_billing.flows import dry_runs, holds, settlements
 from relay_billing.flows.context import Flow, Terms, utc_now
 from relay_billing.store.async_drivers import async_engine_of, atransact
 from relay_billing.store.drivers import dialect_of
@@ -102,7 +102,7 @@ class AsyncBillingClient(Door):
 
     async def would_hold(self, **fields: Unpack[HoldFields]) -> BillingSession:
         """Dry run: the session that `pre_consume` would return now, or its error; nothing moves or is locked."""
-        return await self.read(holds.would_hold, PreConsume.checked(fields))
+        return await self.read(dry_runs.would_hold, PreConsume.checked(fields))
 
     async def _give_back(self, request: PreConsume, session: BillingSession) -> None:
         """Refund the hold of a call that was cancelled meanwhile: its caller never gets the session."""

@@ -21,7 +21,7 @@ from relay_billing.domain.requests import HoldFields, PreConsume
 from relay_billing.domain.sessions import BillingSession
 from relay_billing.domain.sources import FUNDING
 from relay_billing.door import Closing, Door, Waiting
-from relay_billing.flows import holds, settlements
+from relay_billing.flows import dry_runs, holds, settlements
 from relay_billing.flows.context import Flow, Terms, utc_now
 from relay_billing.store.drivers import dialect_of, engine_of, transact
 
@@ -112,21 +112,14 @@ class BillingClient(Door):
 
     def pre_consume(self, **fields: Unpack[HoldFields]) -> ClientSession:
         """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
-        return _bound(self.hold(fields), self)
-
-    def hold(self, fields: HoldFields) -> BillingSession:
-        """As `pre_consume`, for a caller that closes sessions by their id.
-
-        Returns a `Replay` where an earlier call with this request id has opened the session (semantics §3.1).
-        """
         with self._meter.holding() as holding:
             request = PreConsume.checked(fields)
             holding.session = session = self._holds.call(request)
-        return session
+        return _bound(session, self)
 
     def would_hold(self, **fields: Unpack[HoldFields]) -> BillingSession:
         """Dry run: the session that `pre_consume` would return now, or its error; nothing moves or is locked."""
-        return self.read(holds.would_hold, PreConsume.checked(fields))
+        return self.read(dry_runs.would_hold, PreConsume.checked(fields))
 
     @contextmanager
     def session(self, **fields: Unpack[HoldFields]) -> Iterator[ClientSession]:

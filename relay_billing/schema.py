@@ -293,10 +293,5 @@ billing_api_keys = Table(
     Column("revoked_at", BigInteger),
 )
 _UNREVOKED = billing_api_keys.c.revoked_at.is_(None)
-Index(
-    "uq_billing_api_keys_unrevoked",
-    billing_api_keys.c.name,
-    unique=True,
-    postgresql_where=_UNREVOKED,
-    sqlite_where=_UNREVOKED,
-)
+_ONE_OF_A_NAME = ("uq_billing_api_keys_unrevoked", billing_api_keys.c.name)
+Index(*_ONE_OF_A_NAME, unique=True, postgresql_where=_UNREVOKED, sqlite_where=_UNREVOKED)

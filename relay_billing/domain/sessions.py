@@ -128,19 +128,6 @@ class BillingSession:
         return made
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Replay(BillingSession):
-    """The session that an earlier pre-consume of its request id has opened: this one moved nothing (semantics §3.1).
-
-    Equal to the session that the earlier one returned, as long as nothing has happened to it.
-    """
-
-    __hash__ = BillingSession.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BillingSession) and self.values() == other.values()
-
-
 _NAMES = tuple(each.name for each in fields(BillingSession))
 _KNOWN = frozenset(_NAMES)
 _READ = attrgetter(*_NAMES)

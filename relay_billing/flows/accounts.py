@@ -8,7 +8,7 @@ from relay_billing import schema
 from relay_billing.domain import checks
 from relay_billing.domain.account_type import AccountType
 from relay_billing.domain.sessions import BillingSession
-from relay_billing.flows.balances import Allowance
+from relay_billing.flows.allowances import Allowance
 from relay_billing.flows.context import Context
 from relay_billing.flows.history import MAX_ROWS, Entry
 from relay_billing.flows.recent import RECENT, movements, open_holds

@@ -1,7 +1,6 @@
-"""The HTTP door's keys: made, listed, revoked and looked up, by their digests."""
+"""The HTTP door's keys: made, listed and revoked, by their digests."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import select, update
 
@@ -9,6 +8,7 @@ from relay_billing.domain import checks
 from relay_billing.domain.api_keys import ApiKey, Scope
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.flows.context import Context
+from relay_billing.flows.key_checks import SHOWN, key_of
 from relay_billing.schema import billing_api_keys
 from relay_billing.store.commands import Command, Steps
 
@@ -16,13 +16,6 @@ MAX_LISTED = 10_000
 MAX_NAME = 64
 
 _C = billing_api_keys.c
-_SHOWN = (_C.id, _C.name, _C.scopes, _C.created_at, _C.expires_at, _C.revoked_at)
-
-
-def _key_of(row: Mapping[str, Any]) -> ApiKey:
-    scopes = tuple(Scope(word) for word in row["scopes"].split(","))
-    times = (row["created_at"], row["expires_at"], row["revoked_at"])
-    return ApiKey(row["id"], row["name"], scopes, *times)
 
 
 def create(context: Context, name: str, scopes: Sequence[Scope], sha256: str, expires_at: int | None) -> Steps[ApiKey]:
@@ -42,14 +35,14 @@ def create(context: Context, name: str, scopes: Sequence[Scope], sha256: str, ex
     words = ",".join(scope for scope in Scope if scope in scopes)
     values = {"name": name, "sha256": sha256, "scopes": words, "created_at": context.now_ms, "expires_at": expires_at}
     yield [Command(billing_api_keys.insert().values(values))]
-    (made,) = yield [Command(select(*_SHOWN).where(_C.sha256 == sha256))]
-    return _key_of(made.rows[0])
+    (made,) = yield [Command(select(*SHOWN).where(_C.sha256 == sha256))]
+    return key_of(made.rows[0])
 
 
 def find_all(context: Context) -> Steps[list[ApiKey]]:
     """All keys, the oldest first, those that open nothing any more included."""
-    (found,) = yield [Command(select(*_SHOWN).order_by(_C.id).limit(MAX_LISTED))]
-    return [_key_of(row) for row in found.rows]
+    (found,) = yield [Command(select(*SHOWN).order_by(_C.id).limit(MAX_LISTED))]
+    return [key_of(row) for row in found.rows]
 
 
 def revoke(context: Context, name: str) -> Steps[bool]:
@@ -57,15 +50,3 @@ def revoke(context: Context, name: str) -> Steps[bool]:
     revoked = update(billing_api_keys).where(_C.name == name, _C.revoked_at.is_(None))
     (done,) = yield [Command(revoked.values(revoked_at=context.now_ms))]
     return done.count > 0
-
-
-def look_up(context: Context, sha256: str) -> Steps[tuple[str, ApiKey] | None]:
-    """The digest as it is kept, and its key; None: there is no such key. The caller compares the digests itself."""
-    (found,) = yield [Command(select(_C.sha256, *_SHOWN).where(_C.sha256 == sha256))]
-    return (found.rows[0]["sha256"], _key_of(found.rows[0])) if found.rows else None
-
-
-def any_made(context: Context) -> Steps[bool]:
-    """Whether a key was ever made, a revoked or expired one included."""
-    (found,) = yield [Command(select(_C.id).limit(1))]
-    return bool(found.rows)

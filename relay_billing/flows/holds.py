@@ -6,8 +6,9 @@ from relay_billing.domain import checks, holds
 from relay_billing.domain.errors import BillingError, UnknownSession
 from relay_billing.domain.fast_hold import assume
 from relay_billing.domain.fast_hold_batch import sendable
+from relay_billing.domain.replays import Replay
 from relay_billing.domain.requests import PreConsume
-from relay_billing.domain.sessions import BillingSession, Replay
+from relay_billing.domain.sessions import BillingSession
 from relay_billing.flows.context import Context
 from relay_billing.store import loads
 from relay_billing.store.commands import Command, Steps
@@ -57,18 +58,6 @@ def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[
             answers[at] = sheet.sessions[request.request_id] if known is None else Replay(**known.values())
         yield from write(sheet, context.dialect)
     return [answers[at] for at in range(len(requests))]
-
-
-def would_hold(context: Context, request: PreConsume) -> Steps[BillingSession]:
-    """The session that a hold of a checked request would have now. Locks and changes nothing (semantics §3).
-
-    Raises as `Ledger.pre_consume`. The hold itself may be answered differently: others may charge the same accounts.
-    """
-    sheet = context.worksheet()
-    yield from loads.read_for_hold(sheet, request)
-    changes = holds.pre_consume(sheet, request, context.funding)
-    assert changes.session is not None
-    return changes.session
 
 
 def reserve(context: Context, request_id: str, target_quota: int) -> Steps[BillingSession]:

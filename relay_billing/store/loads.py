@@ -13,7 +13,9 @@ from relay_billing.store.commands import Command, Load
 from relay_billing.store.rows import NOTHING, fill_accounts, fill_sessions
 
 LOCKING = (statements.LOCK_USERS, statements.LOCK_ACTIVE_SUBSCRIPTIONS, statements.LOCK_TOKENS)
+"""Statements that lock the accounts."""
 READING = (statements.READ_USERS, statements.READ_ACTIVE_SUBSCRIPTIONS, statements.READ_TOKENS)
+"""The same rows, for a decision that nothing follows: locks nothing, and waits for no lock."""
 
 
 def _load_accounts(
@@ -46,11 +48,6 @@ def load_for_holds(
     sheet.plans.update({row["id"]: Plan(**row) for row in plans.rows})
     for reply in counts:
         sheet.trusted_open.update({row["user_id"]: row["open"] for row in reply.rows})
-
-
-def read_for_hold(sheet: Worksheet, request: PreConsume) -> Load:
-    """As `load_for_holds`, for a decision that nothing follows: locks nothing, and waits for no lock."""
-    yield from load_for_holds(sheet, [request], READING)
 
 
 def load_wallets(sheet: Worksheet, user_ids: Collection[int]) -> Load:

@@ -12,7 +12,7 @@ from config.refusal import Refusal
 from relay_billing.flows import accounts
 from relay_billing.flows import tokens as token_flow
 from relay_billing.flows.accounts import Account
-from relay_billing.flows.balances import Allowance
+from relay_billing.flows.allowances import Allowance
 from relay_billing.flows.history import MAX_ROWS
 from relay_billing.flows.recent import RECENT
 from relay_billing.flows.tokens import Key

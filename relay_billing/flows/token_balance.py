@@ -1,0 +1,37 @@
+"""What a token has and what is held of it: by index, readable with a relay's rights."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from relay_billing import schema
+from relay_billing.domain import checks
+from relay_billing.flows.context import Context
+from relay_billing.flows.open_holds import OpenHolds
+from relay_billing.store.commands import Command, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBalance:
+    """A token's own limit. Amounts are quota."""
+
+    token_id: int
+    user_id: int
+    remain_quota: int
+    used_quota: int
+    unlimited_quota: bool
+    open_holds: OpenHolds
+
+
+def of_token(context: Context, token_id: int) -> Steps[TokenBalance | None]:
+    """A token's balance; None: no such token. Raises InvalidRequest for an id out of range."""
+    checks.row_id("token_id", token_id)
+    t = schema.tokens.c
+    token, total = yield [
+        Command(select(t.user_id, t.remain_quota, t.used_quota, t.unlimited_quota).where(t.id == token_id)),
+        OpenHolds.total(schema.billing_sessions.c.token_id == token_id),
+    ]
+    if not token.rows:
+        return None
+    values = {**token.rows[0], "unlimited_quota": bool(token.rows[0]["unlimited_quota"])}
+    return TokenBalance(token_id, **values, open_holds=OpenHolds.of_row(total.rows[0]))

@@ -1,0 +1,41 @@
+"""What a user has and what is held of it: by index, bounded, readable with a relay's rights."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from relay_billing import schema
+from relay_billing.domain import checks
+from relay_billing.flows.allowances import Allowance
+from relay_billing.flows.context import Context
+from relay_billing.flows.open_holds import OpenHolds
+from relay_billing.store.commands import Command, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class UserBalance:
+    """A user's wallet and subscriptions. Amounts are quota."""
+
+    user_id: int
+    quota: int
+    used_quota: int
+    request_count: int
+    open_holds: OpenHolds
+    subscriptions: tuple[Allowance, ...]
+
+
+def of_user(context: Context, user_id: int) -> Steps[UserBalance | None]:
+    """A user's balance; None: no such user. Raises InvalidRequest for an id out of range."""
+    checks.row_id("user_id", user_id)
+    u = schema.users.c
+    user, total, bought = yield [
+        Command(select(u.quota, u.used_quota, u.request_count).where(u.id == user_id)),
+        OpenHolds.total(schema.billing_sessions.c.user_id == user_id),
+        Command(Allowance.rows_of(user_id)),
+    ]
+    if not user.rows:
+        return None
+    held = OpenHolds.of_row(total.rows[0])
+    return UserBalance(
+        user_id, **user.rows[0], open_holds=held, subscriptions=tuple(Allowance(**r) for r in bought.rows)
+    )
