@@ -78,7 +78,7 @@ class AsyncBillingClient(Door):
         return self._holds, self._ends
 
     async def _run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
-        make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
+        make = lambda: self._terms.steps(flow, *args, **options)  # noqa: E731, mypy knows no P in a def
         return await atransact(self._engine, self._terms.dialect, make)
 
     async def pre_consume(self, **fields: Unpack[HoldFields]) -> AsyncClientSession:
@@ -148,7 +148,7 @@ class AsyncBillingClient(Door):
 
     async def get(self, request_id: str) -> BillingSession:
         """The session as it stands. Raises InvalidRequest or UnknownSession."""
-        make = lambda: holds.get(self._terms.context(), request_id)  # noqa: E731, one line
+        make = lambda: self._terms.steps(holds.get, request_id)  # noqa: E731, one line
         return await atransact(self._engine, self._terms.dialect, make, reading=True)
 
     async def close(self) -> None:

@@ -103,7 +103,7 @@ class BillingClient(Door):
         return self._holds, self._ends
 
     def _run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
-        return transact(self._engine, self._terms.dialect, lambda: flow(self._terms.context(), *args, **options))
+        return transact(self._engine, self._terms.dialect, lambda: self._terms.steps(flow, *args, **options))
 
     def pre_consume(self, **fields: Unpack[HoldFields]) -> ClientSession:
         """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
@@ -168,7 +168,7 @@ class BillingClient(Door):
 
     def get(self, request_id: str) -> BillingSession:
         """The session as it stands. Raises UnknownSession."""
-        make = lambda: holds.get(self._terms.context(), request_id)  # noqa: E731, one line
+        make = lambda: self._terms.steps(holds.get, request_id)  # noqa: E731, one line
         return transact(self._engine, self._terms.dialect, make, reading=True)
 
     def close(self) -> None:

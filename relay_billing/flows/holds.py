@@ -43,15 +43,15 @@ def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[
     rest = {at: request for at, request in enumerate(requests) if at not in answers}
     if rest:
         sheet = context.worksheet()
-        yield from loads.load_for_holds(sheet, rest.values())
+        yield from loads.load_for_holds(sheet, context.dialect.accounts, rest.values())
         for at, request in rest.items():
             try:
                 changes = holds.pre_consume(sheet, request, context.funding)
+                if request.request_id not in sheet.sessions:
+                    sheet.post(changes)
             except BillingError as error:
                 answers[at] = error
                 continue
-            if request.request_id not in sheet.sessions:
-                sheet.post(changes)
             answers[at] = sheet.sessions[request.request_id]
         yield from write(sheet, context.dialect)
     return [answers[at] for at in range(len(requests))]
@@ -62,7 +62,7 @@ def reserve(context: Context, request_id: str, target_quota: int) -> Steps[Billi
     checks.request_id(request_id)
     checks.quota("target_quota", target_quota)
     sheet = context.worksheet()
-    yield from loads.load_for_jobs(sheet, {request_id})
+    yield from loads.load_for_jobs(sheet, context.dialect.accounts, {request_id})
     changes = holds.reserve(sheet, request_id, target_quota, context.funding)
     if changes.movements:
         sheet.post(changes)
