@@ -27,7 +27,7 @@ def adopt(context: Context, found: Sequence[Drift]) -> Steps[list[Drift]]:
         raise InvalidRequest("accounts", "are own: what differs from the ledger is a drift, and is not adopted")
     accounts = context.dialect.accounts
     ids = {of: sorted({int(each.id) for each in found if each.what == of.value}) for of in LOCK_ORDER}
-    column = accounts.subscriptions.selected_columns.id
+    column = accounts.subscription_table.c.id
     subscriptions = accounts.subscriptions.where(column.in_(ids[AccountType.SUBSCRIPTION])).order_by(column)
     yield [
         Command.of_constant(accounts.lock_users, ids=ids[AccountType.WALLET]),

@@ -66,7 +66,7 @@ class AccountStatements:
     lock_subscriptions_of: Select[Any]
     lock_tokens_of: Select[Any]
     subscriptions: Select[Any]
-    """All of them, to be narrowed."""
+    """All of them, to be narrowed by columns of `subscription_table`; plans likewise."""
     plans: Select[Any]
     plans_of_active: Select[Any]
     move_wallet: Update
@@ -78,6 +78,8 @@ class AccountStatements:
     token_stamp: bool
     turns: bool
     """Whether moves of subscriptions take the calendar: `last`, `next` and `to_status`."""
+    subscription_table: Table
+    plan_table: Table
 
 
 class _Tables:
@@ -217,6 +219,8 @@ def account_statements(shape: AccountShape = OWN) -> AccountStatements:
         subscription_stamp=shape.has("user_subscriptions.updated_at"),
         token_stamp=shape.has("tokens.accessed_time"),
         turns=not shape.external,
+        subscription_table=tables.subscriptions,
+        plan_table=tables.plans,
     )
 
 
