@@ -21,10 +21,8 @@ from relay_billing.domain.fast_settle import plain
 from relay_billing.domain.sources import FUNDING
 from relay_billing.store.commands import Alone
 from relay_billing.store.drivers import engine_of
-from relay_billing.store.fast_hold import fast_hold
-from relay_billing.store.fast_hold_batch import fast_holds
-from relay_billing.store.fast_settle import fast_settles
 from relay_billing.store.pipeline import executed_alone
+from relay_billing.store.postgresql import FAST as _FAST
 
 ROUNDS = 7
 ITEMS = 2_000
@@ -126,13 +124,13 @@ def _hold_statement(count: int, copy: Copy) -> Callable[[], object]:
     if count == 1:
         assumed = assume(POLICY, now_ms, _asked(1)[0], FUNDING)
         assert assumed is not None
-        return copy.alone(fast_hold(assumed, now_ms // 1000).command)
-    return copy.alone(fast_holds(sendable(POLICY, now_ms, _asked(count), FUNDING), now_ms // 1000).command)
+        return copy.alone(_FAST.hold(assumed, now_ms // 1000).command)
+    return copy.alone(_FAST.holds(sendable(POLICY, now_ms, _asked(count), FUNDING), now_ms // 1000).command)
 
 
 def _settle_statement(count: int, copy: Copy) -> Callable[[], object]:
     sent = plain(POLICY, _held(copy, count), FUNDING)
-    return copy.alone(fast_settles(sent, _now_ms(), counted=True, lowest_wallet=None).command)
+    return copy.alone(_FAST.settles(sent, _now_ms(), counted=True, lowest_wallet=None).command)
 
 
 def _ledger_hold(count: int, *, fast: bool = True) -> Callable[[Copy], Callable[[], object]]:

@@ -3,12 +3,12 @@
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from relay_billing.broker.options import broker_options
 from relay_billing.domain import checks
-from relay_billing.domain.choices import Durability, HoldExpiry, SubscriptionOverflow
+from relay_billing.domain.choices import Accounts, Calendar, Durability, HoldExpiry, SubscriptionOverflow
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.policy import Policy
 from relay_billing.store.drivers import engine_of
@@ -78,11 +78,19 @@ class Settings(BaseSettings):
     max_settle_quota: int = Field(
         _DEFAULT.max_settle_quota, description="Quota; a settle above it is parked for an operator; 0: no limit"
     )
-    record_usage: bool = Field(
+    accounts: Accounts = Field(
+        _DEFAULT.accounts,
+        description="Whose account tables these are: `own`, or `new-api`, a relay's that goes on working beside us",
+    )
+    record_usage: bool | None = Field(
         _DEFAULT.record_usage,
-        description="Whether settles count into `used_quota` and `request_count`; `false` where the relay counts",
+        description="Whether settles count into `used_quota` and `request_count`; unset: with `own` accounts alone",
     )
     timezone: str = Field(_DEFAULT.timezone, description="IANA time zone in which subscription periods begin")
+    subscription_calendar: Calendar = Field(
+        _DEFAULT.subscription_calendar,
+        description="Who resets and ends subscriptions: `own`, or `external`, another program, as new-api's master",
+    )
     durability: Durability = Field(
         _DEFAULT.durability,
         description="What makes a settle or refund safe: `database` (its intent) or `broker` (a confirmation)",
@@ -134,6 +142,12 @@ class Settings(BaseSettings):
         90, ge=1, le=3650, description="Days that closed sessions and their ledger rows are kept"
     )
     purge_interval: int = Field(3600, ge=1, description="Seconds between purges of older ones")
+
+    @field_validator("record_usage", mode="before")
+    @classmethod
+    def _unset(cls, value: object) -> object:
+        """An empty value is unset: `BILLING_RECORD_USAGE=`."""
+        return None if value == "" else value
 
     @property
     def policy(self) -> Policy:

@@ -78,12 +78,12 @@ class AsyncBillingClient(Door):
         return self._holds, self._ends
 
     async def _run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
-        make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
+        make = lambda: self._terms.steps(flow, *args, **options)  # noqa: E731, mypy knows no P in a def
         return await atransact(self._engine, self._terms.dialect, make)
 
     async def read(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
         """Run a flow of `relay_billing.flows` that changes nothing: it waits for no writer. Raises its errors."""
-        make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
+        make = lambda: self._terms.steps(flow, *args, **options)  # noqa: E731, mypy knows no P in a def
         return await atransact(self._engine, self._terms.dialect, make, reading=True)
 
     async def pre_consume(self, **fields: Unpack[HoldFields]) -> AsyncClientSession:

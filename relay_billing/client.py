@@ -103,11 +103,11 @@ class BillingClient(Door):
         return self._holds, self._ends
 
     def _run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
-        return transact(self._engine, self._terms.dialect, lambda: flow(self._terms.context(), *args, **options))
+        return transact(self._engine, self._terms.dialect, lambda: self._terms.steps(flow, *args, **options))
 
     def read(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
         """Run a flow of `relay_billing.flows` that changes nothing: it waits for no writer. Raises its errors."""
-        make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
+        make = lambda: self._terms.steps(flow, *args, **options)  # noqa: E731, mypy knows no P in a def
         return transact(self._engine, self._terms.dialect, make, reading=True)
 
     def pre_consume(self, **fields: Unpack[HoldFields]) -> ClientSession:

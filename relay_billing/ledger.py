@@ -10,6 +10,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from relay_billing.domain import checks
+from relay_billing.domain.account_type import AccountType
+from relay_billing.domain.choices import Accounts
 from relay_billing.domain.errors import BillingError, BillingUnavailable, InvalidRequest
 from relay_billing.domain.funding import FundingSource
 from relay_billing.domain.jobs import RefundJob, SettleJob
@@ -19,7 +21,17 @@ from relay_billing.domain.requests import HoldFields, PreConsume
 from relay_billing.domain.sessions import BillingSession
 from relay_billing.domain.sources import FUNDING
 from relay_billing.domain.top_ups import ToppedUp, TopUp
-from relay_billing.flows import holds, overview, reconcile, retention, settlements, subscriptions, sweeps, top_ups
+from relay_billing.flows import (
+    adoption,
+    holds,
+    overview,
+    reconcile,
+    retention,
+    settlements,
+    subscriptions,
+    sweeps,
+    top_ups,
+)
 from relay_billing.flows.context import BATCH, MAX_BATCHES, Clock, Context, Flow, Terms, utc_now
 from relay_billing.flows.overview import Overview
 from relay_billing.flows.reconcile import Drift
@@ -62,11 +74,11 @@ class Ledger:
 
     def run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
         """Run a flow of `relay_billing.flows` in one transaction; return its result, or raise its errors."""
-        return transact(self._engine, self._terms.dialect, lambda: flow(self._terms.context(), *args, **options))
+        return transact(self._engine, self._terms.dialect, lambda: self._terms.steps(flow, *args, **options))
 
     def read(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
         """As `run`, for a flow that changes nothing: it waits for no writer."""
-        make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
+        make = lambda: self._terms.steps(flow, *args, **options)  # noqa: E731, mypy knows no P in a def
         return transact(self._engine, self._terms.dialect, make, reading=True)
 
     def run_in_batches(self, flow: Flow[P, int], *args: P.args, **options: P.kwargs) -> int:
@@ -74,7 +86,7 @@ class Ledger:
 
         Each of its statements may take `LONG_STATEMENT_TIMEOUT_S`.
         """
-        make = lambda: flow(self._terms.context(), *args, **options)  # noqa: E731, mypy knows no P in a def
+        make = lambda: self._terms.steps(flow, *args, **options)  # noqa: E731, mypy knows no P in a def
         done = 0
         for _ in range(MAX_BATCHES):
             batch = transact(self._engine, self._terms.dialect, make, allowed_s=LONG_STATEMENT_TIMEOUT_S)
@@ -194,25 +206,44 @@ class Ledger:
     def reconcile(self, since_ms: int | None = None, user_id: int | None = None) -> list[Drift]:
         """Prove that accounts, sessions and ledger agree; return the drifts, empty if all agree (semantics §10).
 
+        What others have changed in a relay's accounts is no drift: `findings` has it too (semantics §12).
         `since_ms`: only what has moved since then (Unix milliseconds); `user_id`: only that user's; unset: everything.
         """
         return list(self.drifts(since_ms, user_id))
 
     def drifts(self, since_ms: int | None = None, user_id: int | None = None) -> Iterator[Drift]:
-        """As `reconcile`, one by one: memory is bounded whatever the tables' size.
+        """As `reconcile`, one by one: memory is bounded whatever the tables' size."""
+        return (each for each in self.findings(since_ms, user_id) if not each.outside)
+
+    def findings(self, since_ms: int | None = None, user_id: int | None = None) -> Iterator[Drift]:
+        """As `drifts`, with the accounts that others have changed, which are `outside` (semantics §12).
 
         The result of a full reconciliation is recorded when it has been read to its end: the next `overview` shows it.
         """
         began, found, quota = time.monotonic(), 0, 0
+        foreign = self.policy.accounts is Accounts.NEW_API
         try:
             for what, of, expected, balance in streamed(self._engine, reconcile.proofs(since_ms, user_id)):
-                drift = Drift(what, str(of), int(expected), int(balance))
-                found, quota = found + 1, quota + abs(drift.difference)
+                outside = foreign and what in list(AccountType)
+                drift = Drift(what, str(of), int(expected), int(balance), outside)
+                if not outside:
+                    found, quota = found + 1, quota + abs(drift.difference)
                 yield drift
         except OperationalError as error:
             raise BillingUnavailable(f"the database can't be read: {cause_of(error)}") from error
         if since_ms is None and user_id is None:
             self._remember_proof(round((time.monotonic() - began) * 1000), found, quota)
+
+    def adopt(self, found: Sequence[Drift]) -> list[Drift]:
+        """Write a ledger row for each account that others have changed; return what was explained (semantics §12).
+
+        `found`: of `findings`; those that are not `outside` are left out. No balance changes. Raises InvalidRequest
+        where the accounts are our own.
+        """
+        outside, explained = [each for each in found if each.outside], list[Drift]()
+        for begin in range(0, len(outside), BATCH):
+            explained += self.run(adoption.adopt, outside[begin : begin + BATCH])
+        return explained
 
     def _remember_proof(self, duration_ms: int, drifts: int, drift_quota: int) -> None:
         try:

@@ -19,6 +19,9 @@ def shown_time(unix_ms: int | None) -> str:
 
 
 def drift_line(drift: Drift) -> str:
-    """What does not add up, and by how much."""
+    """What does not add up, and by how much; what others have changed is `outside`."""
     difference = f"{drift.difference:+,} ({usd(drift.difference)})"
-    return f"{drift.what} {drift.id}: expected {drift.expected:,}, found {drift.found:,}, difference {difference}"
+    outside = "outside " if drift.outside else ""
+    return (
+        f"{outside}{drift.what} {drift.id}: expected {drift.expected:,}, found {drift.found:,}, difference {difference}"
+    )

@@ -24,6 +24,7 @@ class LetterReason(StrEnum):
     IMPLAUSIBLE_AMOUNT = ParkReason.IMPLAUSIBLE_AMOUNT.value
     SUBSCRIPTION_EXCEEDED = ParkReason.SUBSCRIPTION_EXCEEDED.value
     ACCOUNT_MISSING = ParkReason.ACCOUNT_MISSING.value
+    COLUMN_OVERFLOW = ParkReason.COLUMN_OVERFLOW.value
     UNKNOWN_SESSION = "unknown_session"
     INVALID_MESSAGE = "invalid_message"
     """The message holds no valid job, or is of no task of ours."""

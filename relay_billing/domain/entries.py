@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from relay_billing.domain.account_type import AccountType
-from relay_billing.domain.entry_names import forfeit_name, top_up_name, write_off_name
+from relay_billing.domain.entry_names import forfeit_name, outside_name, top_up_name, write_off_name
 
 
 class EntryKind(StrEnum):
@@ -59,6 +59,11 @@ class Movement:
         """
         name = f"reset:{subscription_id}:{boundary}:{now_ms}"
         return cls(name, AccountType.SUBSCRIPTION, subscription_id, EntryKind.ADJUST, used)
+
+    @classmethod
+    def outside(cls, account_type: AccountType, account_id: int, amount: int, now_ms: int) -> "Movement":
+        """Explains what others have changed in an account; its balance has that already (semantics §12)."""
+        return cls(outside_name(now_ms), account_type, account_id, EntryKind.ADJUST, amount)
 
     @classmethod
     def write_off(cls, letter_id: int, met: int, user_id: int | None, note: str) -> "Movement":

@@ -8,6 +8,7 @@ BillingError
 ├── PreConsumeTokenQuotaFailed   403  pre_consume_token_quota_failed   the API key can't
 ├── QueryDataError               500  query_data_error                 a row that must be there is missing
 ├── UpdateDataError              500  update_data_error                the database refused a change
+│   └── ColumnOverflow                                                 or would: its column can't hold the amount
 ├── UnknownSession               404  unknown_session                  reserve or get of an id never pre-consumed
 └── BillingUnavailable           503  billing_unavailable              try again: nothing is known to have moved
 """
@@ -82,8 +83,12 @@ class InsufficientUserQuota(BillingError):
     status_code = 403
     record_error_log = False
 
-    def __init__(self, user_id: int, source: str, remaining: int | None, needed: int, why: str = "") -> None:
+    def __init__(
+        self, user_id: int, source: str, remaining: int | None, needed: int, why: str = "", *, final: bool = False
+    ) -> None:
         self.user_id = user_id
+        self.final = final
+        """Whether no other source may pay instead, whatever the preference (semantics §12)."""
         self.source = source
         self.remaining = remaining
         self.needed = needed
@@ -127,6 +132,13 @@ class UpdateDataError(BillingError):
     """The database refused a statement, and trying again would not help (semantics §11)."""
 
     code = "update_data_error"
+
+
+class ColumnOverflow(UpdateDataError):
+    """A column can't hold the amount that the change would leave in it (semantics §12)."""
+
+    def __init__(self, column: str, row_id: int, amount: int, limit: int) -> None:
+        super().__init__(f"{column} of row {row_id} would become {amount}, its column holds at most {limit}")
 
 
 class UnknownSession(BillingError):

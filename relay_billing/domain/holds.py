@@ -3,7 +3,7 @@
 from relay_billing.domain import token_holds
 from relay_billing.domain.changes import Changes
 from relay_billing.domain.entries import EntryKind
-from relay_billing.domain.errors import IdempotencyConflict, InsufficientUserQuota, UnknownSession
+from relay_billing.domain.errors import IdempotencyConflict, InsufficientUserQuota, QueryDataError, UnknownSession
 from relay_billing.domain.funding import FundingSource
 from relay_billing.domain.requests import PreConsume
 from relay_billing.domain.sessions import BillingSession, State
@@ -21,15 +21,23 @@ def pre_consume(sheet: Worksheet, request: PreConsume, sources: tuple[FundingSou
     if known is not None:
         _check_replay(known, request, chain.preference)
         return Changes(known)
+    _check_user(sheet, request.user_id, request.quota)
     for source, last in zip(chain.sources, (*(False,) * (len(chain.sources) - 1), True), strict=True):
         if not last and not source.offered(sheet, request.user_id):
             continue
         try:
             return decide(sheet, request, chain.preference, source)
-        except InsufficientUserQuota:
-            if last:
+        except InsufficientUserQuota as short:
+            if last or short.final:
                 raise
     raise AssertionError("a chain of sources is never empty")
+
+
+def _check_user(sheet: Worksheet, user_id: int, needed: int) -> None:
+    """Raise QueryDataError for a user who may not take money, whatever would pay (semantics §12)."""
+    wallet = sheet.wallets.get(user_id)
+    if wallet is not None and wallet.refusal:
+        raise QueryDataError(wallet.refusal, wallet.quota, needed)
 
 
 def _check_replay(known: BillingSession, request: PreConsume, preference: str) -> None:
@@ -83,6 +91,7 @@ def reserve(sheet: Worksheet, request_id: str, target_quota: int, sources: tuple
     extra = target_quota - session.pre_consumed_quota
     if session.state is not State.PRECONSUMED or session.trusted or extra <= 0:
         return Changes(session)
+    _check_user(sheet, session.user_id, extra)
     source = source_of(session, sources)
     source.check_raise(sheet, session, extra)
     token_holds.check(sheet, session.user_id, session.token_id, extra)

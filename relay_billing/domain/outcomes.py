@@ -24,6 +24,8 @@ class ParkReason(StrEnum):
     IMPLAUSIBLE_AMOUNT = "implausible_amount"
     SUBSCRIPTION_EXCEEDED = "subscription_exceeded"
     ACCOUNT_MISSING = "account_missing"
+    COLUMN_OVERFLOW = "column_overflow"
+    """A column of the account can't hold the amount (semantics §12)."""
 
 
 @dataclass(frozen=True, slots=True)

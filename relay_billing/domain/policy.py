@@ -5,7 +5,7 @@ from datetime import UTC, tzinfo
 from zoneinfo import ZoneInfo
 
 from relay_billing.domain import checks
-from relay_billing.domain.choices import Durability, HoldExpiry, SubscriptionOverflow
+from relay_billing.domain.choices import Accounts, Calendar, Durability, HoldExpiry, SubscriptionOverflow
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.money import MAX_QUOTA
 
@@ -31,10 +31,15 @@ class Policy:
     """`overdraw`, `wallet` or `reject`: a settle above what the subscription has left (§5)."""
     max_settle_quota: int = 500_000_000
     """Quota. A settle above it is parked as implausible; 0: no limit. 1,000 USD: no honest request costs that (§5)."""
-    record_usage: bool = True
-    """Whether a settle counts into `users.used_quota` and `request_count`; off where the relay counts itself (§5)."""
+    accounts: Accounts = Accounts.OWN
+    """Whose account tables these are: `own`, or `new-api`, a relay's that goes on working beside us (§12)."""
+    record_usage: bool | None = None
+    """Whether a settle counts into `users.used_quota` and `request_count`; unset: with `own` accounts alone, because
+    new-api counts itself (§5, §12)."""
     timezone: str = "UTC"
     """IANA zone in which daily, weekly and monthly periods begin (§7)."""
+    subscription_calendar: Calendar = Calendar.OWN
+    """Who resets and ends subscriptions: `own`, or `external`, another program, such as new-api's master (§12)."""
     durability: Durability = Durability.DATABASE
     """`database`: the intent is written before the job is posted. `broker`: only where posting fails (§9)."""
     publish_timeout: int = 2
@@ -53,7 +58,8 @@ class Policy:
         checks.whole("trust_max_inflight", self.trust_max_inflight, 0, 1_000_000)
         checks.whole("hold_ttl", self.hold_ttl, 1, MAX_SECONDS)
         checks.whole("max_settle_quota", self.max_settle_quota, 0, MAX_QUOTA)
-        checks.flag("record_usage", self.record_usage)
+        if self.record_usage is not None:
+            checks.flag("record_usage", self.record_usage)
         checks.flag("announce", self.announce)
         checks.whole("publish_timeout", self.publish_timeout, 1, 60)
         checks.whole("intent_grace", self.intent_grace, 0, MAX_SECONDS)
@@ -63,12 +69,19 @@ class Policy:
             ("hold_expiry", HoldExpiry),
             ("subscription_overflow", SubscriptionOverflow),
             ("durability", Durability),
+            ("accounts", Accounts),
+            ("subscription_calendar", Calendar),
         ):
             value = getattr(self, field)
             if value not in list(words):
                 raise InvalidRequest(field, f"must be one of {', '.join(words)}, got {value!r:.80}")
             object.__setattr__(self, field, words(value))
         _ = self.zone
+
+    @property
+    def counts_usage(self) -> bool:
+        """Whether a settle counts into the user's usage: `record_usage`, or what follows where that is unset."""
+        return self.accounts is Accounts.OWN if self.record_usage is None else self.record_usage
 
     @property
     def zone(self) -> tzinfo:

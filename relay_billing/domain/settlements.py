@@ -8,6 +8,7 @@ from relay_billing.domain.changes import Changes, Usage
 from relay_billing.domain.choices import HoldExpiry
 from relay_billing.domain.dead_letters import Letter
 from relay_billing.domain.entries import EntryKind, Movement
+from relay_billing.domain.errors import ColumnOverflow
 from relay_billing.domain.funding import FundingSource
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
 from relay_billing.domain.outcomes import Answer, Outcome, ParkReason
@@ -30,9 +31,10 @@ def apply(sheet: Worksheet, job: Job, sources: tuple[FundingSource, ...]) -> Ans
             changes, answer = _settle(sheet, session, job, sources)
         else:
             changes, answer = _refund(sheet, session, job, sources)
-    except Parked as parked:
-        changes, answer = _park(session, job, parked)
-    sheet.post(changes)
+        sheet.post(changes)
+    except (Parked, ColumnOverflow) as problem:
+        changes, answer = _park(session, job, problem)
+        sheet.post(changes)
     if answer.outcome in (Outcome.CONFLICT, Outcome.PARKED):
         sheet.dead_letters.append(Letter.of_answer(answer))
     return answer
@@ -52,18 +54,20 @@ def _answer(session: BillingSession, job: Job, outcome: Outcome, detail: str = "
     )
 
 
-def _park(session: BillingSession, job: Job, parked: Parked) -> tuple[Changes, Answer]:
+def _park(session: BillingSession, job: Job, problem: Parked | ColumnOverflow) -> tuple[Changes, Answer]:
     """Nothing moves. The intent is cleared: the dead letter has the job, and the next job is judged afresh."""
+    reason = problem.reason if isinstance(problem, Parked) else ParkReason.COLUMN_OVERFLOW
     kept = session.changed(
         parked=True,
-        parked_reason=parked.reason.value,
+        parked_reason=reason.value,
         intent=None,
         intent_quota=None,
         intent_reason=None,
         intent_at=None,
     )
-    answer = _answer(session, job, Outcome.PARKED, str(parked))
-    return Changes(kept), replace(answer, park_reason=parked.reason)
+    detail = str(problem) if isinstance(problem, Parked) else f"{reason}: {problem}"
+    answer = _answer(session, job, Outcome.PARKED, detail)
+    return Changes(kept), replace(answer, park_reason=reason)
 
 
 def _contradicts(session: BillingSession, job: Job) -> str | None:
@@ -137,7 +141,7 @@ def _settled(
     token_leg: tuple[Movement, ...] = ()
     if session.token_id is not None and token_delta and token_error is None:
         token_leg = (Movement(session.request_id, AccountType.TOKEN, session.token_id, EntryKind.SETTLE, -token_delta),)
-    counted = sheet.policy.record_usage and session.user_id in sheet.wallets
+    counted = sheet.policy.counts_usage and session.user_id in sheet.wallets
     return Changes(
         session.changed(
             state=State.SETTLED,
@@ -189,18 +193,18 @@ def expire(sheet: Worksheet, request_id: str, sources: tuple[FundingSource, ...]
         return False
     if session.expires_at >= sheet.now_ms:
         return False
-    if sheet.policy.hold_expiry is HoldExpiry.CHARGE:
-        sheet.post(_settled(sheet, session, session.pre_consumed_quota, 0, HOLD_EXPIRED, ()))
-        return True
     try:
+        if sheet.policy.hold_expiry is HoldExpiry.CHARGE:
+            sheet.post(_settled(sheet, session, session.pre_consumed_quota, 0, HOLD_EXPIRED, ()))
+            return True
         sheet.post(
             Changes(
                 _closed(sheet, session, State.EXPIRED, HOLD_EXPIRED),
                 _hold_back(sheet, session, sources, EntryKind.EXPIRE),
             )
         )
-    except Parked as parked:
-        changes, answer = _park(session, RefundJob(request_id, HOLD_EXPIRED), parked)
+    except (Parked, ColumnOverflow) as problem:
+        changes, answer = _park(session, RefundJob(request_id, HOLD_EXPIRED), problem)
         sheet.post(changes)
         sheet.dead_letters.append(Letter.of_answer(answer))
         return False
@@ -216,7 +220,7 @@ def release(sheet: Worksheet, session: BillingSession, reason: str, sources: tup
         return False
     try:
         back = _hold_back(sheet, session, sources, EntryKind.REFUND)
-    except Parked:
+        sheet.post(Changes(_closed(sheet, session, State.REFUNDED, reason), back))
+    except (Parked, ColumnOverflow):
         return False
-    sheet.post(Changes(_closed(sheet, session, State.REFUNDED, reason), back))
     return True

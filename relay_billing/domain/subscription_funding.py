@@ -4,7 +4,7 @@ from relay_billing.domain import periods
 from relay_billing.domain.account_type import AccountType
 from relay_billing.domain.accounts import Subscription
 from relay_billing.domain.changes import SubscriptionTurn
-from relay_billing.domain.choices import SubscriptionOverflow
+from relay_billing.domain.choices import Calendar, SubscriptionOverflow
 from relay_billing.domain.entries import EntryKind, Movement
 from relay_billing.domain.errors import InsufficientUserQuota
 from relay_billing.domain.funding import HoldPlan, Taken
@@ -31,16 +31,18 @@ class SubscriptionFunding:
 
     def take(self, sheet: Worksheet, request: PreConsume, plan: HoldPlan) -> Taken:
         """Take the hold from the first active subscription with room, its due reset taken into account."""
-        most = 0
+        most, final = 0, False
         for subscription in sheet.subscriptions_of(request.user_id):
             turn, forgotten = turn_of(sheet, subscription)
             used = subscription.amount_used - sum(movement.amount for movement in forgotten)
             left = None if subscription.amount_total == 0 else subscription.amount_total - used
             if left is not None and left < plan.hold:
                 most = max(most, left)
+                final = final or not subscription.allow_wallet_overflow
                 continue
             return self._taken(sheet, request, plan, subscription, used + plan.hold, turn, forgotten)
-        raise InsufficientUserQuota(request.user_id, self.name, most, plan.hold, "no active subscription has room")
+        why = "no active subscription has room" + (", and the wallet may not pay instead" if final else "")
+        raise InsufficientUserQuota(request.user_id, self.name, most, plan.hold, why, final=final)
 
     def _taken(
         self,
@@ -63,7 +65,7 @@ class SubscriptionFunding:
             "subscription_amount_total": subscription.amount_total,
             "subscription_amount_used_after_pre_consume": used_after,
             "subscription_pre_consumed": plan.hold,
-            "period": subscription.last_reset_time if turn is None else turn.last_reset_time,
+            "period": _period_of(sheet, subscription, turn),
         }
         return Taken((*forgotten, hold), remembered, turn)
 
@@ -77,7 +79,7 @@ class SubscriptionFunding:
         subscription = self._own(sheet, session)
         if subscription is None:
             raise InsufficientUserQuota(session.user_id, self.name, 0, extra, "its subscription is gone")
-        if subscription.last_reset_time != session.period:
+        if not _same_period(subscription, session):
             why = "its subscription began a new period since the hold"
             raise InsufficientUserQuota(session.user_id, self.name, subscription.left, extra, why)
         if not subscription.has_room(extra):
@@ -98,7 +100,7 @@ class SubscriptionFunding:
         if overflow is SubscriptionOverflow.REJECT:
             detail = f"subscription {subscription.id} has {left} left, {delta} more is needed"
             raise Parked(ParkReason.SUBSCRIPTION_EXCEEDED, detail)
-        if session.preference == "subscription_only":
+        if session.preference == "subscription_only" or not subscription.allow_wallet_overflow:
             return (self._movement(session, EntryKind.SETTLE, -delta),)
         filled = max(left, 0)
         rest = Movement(session.request_id, AccountType.WALLET, session.user_id, EntryKind.SETTLE, filled - delta)
@@ -112,8 +114,7 @@ class SubscriptionFunding:
         self, session: BillingSession, subscription: Subscription, quota: int, kind: EntryKind
     ) -> tuple[Movement, ...]:
         """Give `quota` back. What a reset has forgotten already, or would take the use below 0, is taken out again."""
-        same_period = subscription.last_reset_time == session.period
-        kept = min(quota, max(subscription.amount_used, 0)) if same_period else 0
+        kept = min(quota, max(subscription.amount_used, 0)) if _same_period(subscription, session) else 0
         return (
             self._movement(session, kind, quota),
             Movement.forfeit(session.request_id, subscription.id, kept - quota),
@@ -132,10 +133,37 @@ class SubscriptionFunding:
         return subscription
 
 
+def _period_of(sheet: Worksheet, subscription: Subscription, turn: SubscriptionTurn | None) -> int:
+    """What a hold records of the period in which it is taken (semantics §7, §12)."""
+    if sheet.policy.subscription_calendar is Calendar.OWN:
+        return subscription.last_reset_time if turn is None else turn.last_reset_time
+    return periods.fingerprint(
+        start_time=subscription.start_time,
+        last_reset_time=subscription.last_reset_time,
+        next_reset_time=subscription.next_reset_time,
+    )
+
+
+def _same_period(subscription: Subscription, session: BillingSession) -> bool:
+    """Whether no reset came since the session's hold (semantics §7).
+
+    Where the calendar is somebody else's, less use than the hold itself shows a reset too: one that left both
+    boundaries as they were (semantics §12).
+    """
+    if session.period >= periods.TIMES and subscription.amount_used < session.pre_consumed_quota:
+        return False
+    return periods.goes_on(
+        session.period,
+        start_time=subscription.start_time,
+        last_reset_time=subscription.last_reset_time,
+        next_reset_time=subscription.next_reset_time,
+    )
+
+
 def turn_of(sheet: Worksheet, subscription: Subscription) -> tuple[SubscriptionTurn | None, tuple[Movement, ...]]:
     """The step that is due in its calendar, and the movement that forgets what was used before it (semantics §7)."""
     bought = sheet.plans.get(subscription.plan_id)
-    if bought is None:
+    if bought is None or sheet.policy.subscription_calendar is Calendar.EXTERNAL:
         return None, ()
     period = periods.current(
         bought.quota_reset_period,

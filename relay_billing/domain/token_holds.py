@@ -7,10 +7,17 @@ from relay_billing.domain.worksheet import Worksheet
 
 
 def check(sheet: Worksheet, user_id: int, token_id: int | None, hold: int) -> None:
-    """Raise PreConsumeTokenQuotaFailed unless the token can carry `hold` quota (semantics §3.5)."""
-    if token_id is None or hold == 0:
+    """Raise PreConsumeTokenQuotaFailed unless the token can carry `hold` quota (semantics §3.5).
+
+    A hold of 0 asks no more of it than that it may be used, if it is the user's (semantics §12).
+    """
+    if token_id is None:
         return
     token = sheet.tokens.get(token_id)
+    if token is not None and token.user_id == user_id and (refusal := token.refusal(sheet.now)):
+        raise PreConsumeTokenQuotaFailed(token_id, token.remain_quota, hold, refusal)
+    if hold == 0:
+        return
     if token is None:
         raise PreConsumeTokenQuotaFailed(token_id, 0, hold, "it does not exist")
     if token.user_id != user_id:
@@ -22,7 +29,7 @@ def check(sheet: Worksheet, user_id: int, token_id: int | None, hold: int) -> No
 def trusted(sheet: Worksheet, user_id: int, token_id: int | None) -> bool:
     """Whether the token is rich enough for a trust bypass (semantics §3.4)."""
     token = None if token_id is None else sheet.tokens.get(token_id)
-    if token is None or token.user_id != user_id:
+    if token is None or token.user_id != user_id or token.refusal(sheet.now):
         return False
     return token.unlimited_quota or token.remain_quota > sheet.policy.trust_quota
 

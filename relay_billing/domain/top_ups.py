@@ -66,8 +66,9 @@ def top_up(sheet: Worksheet, asked: TopUp) -> tuple[Changes, ToppedUp]:
     if wallet is None:
         raise QueryDataError(f"user {asked.user_id} does not exist", None)
     after = wallet.quota + asked.quota
-    if after > MAX_WALLET:
-        raise InvalidRequest("quota", f"the wallet would hold {after}, it may hold {MAX_WALLET}")
+    most = min(MAX_WALLET, sheet.limits.wallet)
+    if after > most:
+        raise InvalidRequest("quota", f"the wallet would hold {after}, it may hold {most}")
     row = Movement.top_up(asked.reference, asked.user_id, asked.quota, asked.note)
     done = ToppedUp(asked.user_id, asked.quota, asked.reference, after, sheet.now_ms, replayed=False)
     return Changes(movements=(row,)), done

@@ -8,7 +8,8 @@ from relay_billing.domain.accounts import Subscription, Token, Wallet
 from relay_billing.domain.changes import Changes, SubscriptionTurn
 from relay_billing.domain.dead_letters import Letter
 from relay_billing.domain.entries import LedgerEntry, Movement
-from relay_billing.domain.errors import UpdateDataError
+from relay_billing.domain.errors import ColumnOverflow, UpdateDataError
+from relay_billing.domain.limits import ALL_64, Limits, fits
 from relay_billing.domain.plans import Plan
 from relay_billing.domain.policy import Policy
 from relay_billing.domain.sessions import BillingSession, State
@@ -20,6 +21,7 @@ class Worksheet:
 
     policy: Policy
     now_ms: int
+    limits: Limits = ALL_64
     sessions: dict[str, BillingSession] = field(default_factory=dict)
     wallets: dict[int, Wallet] = field(default_factory=dict)
     tokens: dict[int, Token] = field(default_factory=dict)
@@ -43,7 +45,11 @@ class Worksheet:
         return self.now_ms // 1000
 
     def post(self, changes: Changes) -> None:
-        """Make `changes` part of the worksheet; the next item is decided on what they leave."""
+        """Make `changes` part of the worksheet; the next item is decided on what they leave.
+
+        Raises ColumnOverflow if an amount does not fit into its column; then the worksheet is as before.
+        """
+        self._check_columns(changes)
         if changes.turn is not None:
             self._turn(changes.turn)
         for movement in changes.movements:
@@ -51,6 +57,7 @@ class Worksheet:
         if changes.usage is not None:
             used, requests = self.usage.get(changes.usage.user_id, (0, 0))
             self.usage[changes.usage.user_id] = (used + changes.usage.quota, requests + 1)
+            self.wallets[changes.usage.user_id] = self.wallets[changes.usage.user_id].counted(changes.usage.quota)
         if changes.session is not None:
             self._write(changes.session)
 
@@ -80,6 +87,43 @@ class Worksheet:
         self.deltas[account] = self.deltas.get(account, 0) + movement.amount
         self.entries.append(LedgerEntry(movement, self._balance(movement), self.now_ms))
 
+    def explain(self, movement: Movement, balance: int) -> None:
+        """Enter a movement that has happened outside: its account's balance, with it, is `balance` already (§12)."""
+        self.entries.append(LedgerEntry(movement, balance, self.now_ms))
+
+    def _check_columns(self, changes: Changes) -> None:
+        moved: dict[tuple[AccountType, int], int] = {}
+        for each in changes.movements:
+            account = (each.account_type, each.account_id)
+            moved[account] = moved.get(account, 0) + each.amount
+        for (account_type, of), amount in moved.items():
+            if amount:
+                for column, after, limit in self._columns(account_type, of, amount):
+                    if not fits(after, limit):
+                        raise ColumnOverflow(column, of, after, limit)
+        if changes.usage is not None:
+            wallet = self.wallets[changes.usage.user_id].counted(changes.usage.quota)
+            for column, after, limit in (
+                ("users.used_quota", wallet.used_quota, self.limits.usage),
+                ("users.request_count", wallet.request_count, self.limits.requests),
+            ):
+                if not fits(after, limit):
+                    raise ColumnOverflow(column, wallet.id, after, limit)
+
+    def _columns(self, account_type: AccountType, of: int, amount: int) -> tuple[tuple[str, int, int], ...]:
+        """The columns that `amount` changes: name, what it leaves in them, and what they can hold."""
+        limits = self.limits
+        match account_type:
+            case AccountType.WALLET:
+                return (("users.quota", self.wallets[of].quota + amount, limits.wallet),)
+            case AccountType.TOKEN:
+                token = self.tokens[of].moved(amount)
+                remains = ("tokens.remain_quota", token.remain_quota, limits.token)
+                return (remains, ("tokens.used_quota", token.used_quota, limits.token_used))
+            case AccountType.SUBSCRIPTION:
+                used = self.subscriptions[of].amount_used - amount
+                return (("user_subscriptions.amount_used", used, limits.subscription),)
+
     def _balance(self, movement: Movement) -> int:
         """Move the account's row; return the balance this leaves."""
         of, amount = movement.account_id, movement.amount
@@ -89,13 +133,11 @@ class Worksheet:
                     # A note about a user who is gone, or was never known.
                     return 0
                 wallet = self.wallets[of]
-                self.wallets[of] = Wallet(of, wallet.quota + amount)
+                self.wallets[of] = wallet.moved(amount)
                 return wallet.quota + amount
             case AccountType.TOKEN:
-                token = self.tokens[of]
-                left = token.remain_quota + amount
-                self.tokens[of] = Token(of, token.user_id, left, token.unlimited_quota)
-                return left
+                token = self.tokens[of] = self.tokens[of].moved(amount)
+                return token.remain_quota
             case AccountType.SUBSCRIPTION:
                 subscription = self.subscriptions[of]
                 self.subscriptions[of] = replace(subscription, amount_used=subscription.amount_used - amount)

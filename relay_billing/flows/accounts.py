@@ -1,8 +1,9 @@
 """Reads one user's account: by index, in bounded lists, without changing anything."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, func, select
 
 from relay_billing import schema
 from relay_billing.domain import checks
@@ -37,6 +38,13 @@ class Account:
     """The wallet's newest ledger rows, newest first."""
 
 
+def _user() -> Select[Any]:
+    """A user's row. In a relay's tables columns may be NULL, which counts as 0 (semantics §12)."""
+    u = schema.users.c
+    amounts = (func.coalesce(u[name], 0).label(name) for name in ("quota", "used_quota", "request_count"))
+    return select(u.id, func.coalesce(u.username, "").label("username"), *amounts)
+
+
 def account(context: Context, user_id: int, recent: int = RECENT) -> Steps[Account | None]:
     """One user's account; None: no such user. `recent`: how many open holds and movements to list, 1 to 500.
 
@@ -46,7 +54,7 @@ def account(context: Context, user_id: int, recent: int = RECENT) -> Steps[Accou
     checks.whole("recent", recent, 1, MAX_ROWS)
     u = schema.users.c
     user, keys, allowances, total, newest, moved = yield [
-        Command(select(u.id, u.username, u.quota, u.used_quota, u.request_count).where(u.id == user_id)),
+        Command(_user().where(u.id == user_id)),
         Command(Key.rows(schema.tokens.c.user_id == user_id)),
         Command(Allowance.rows_of(user_id)),
         *open_holds(schema.billing_sessions.c.user_id == user_id, recent),

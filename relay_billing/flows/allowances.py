@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 
 from relay_billing import schema
 from relay_billing.flows.history import MAX_ROWS
@@ -27,10 +27,12 @@ class Allowance:
 
     @classmethod
     def rows_of(cls, user_id: int) -> Select[tuple[object, ...]]:
-        """Selects a user's subscriptions, by id."""
+        """Selects a user's subscriptions, by id. In a relay's tables columns may be NULL (semantics §12)."""
         b, p = schema.user_subscriptions.c, schema.subscription_plans.c
-        names = [name for name in cls.__dataclass_fields__ if name != "plan_title"]
-        bought = select(*(b[name] for name in names), p.title.label("plan_title")).select_from(
+        names = [name for name in cls.__dataclass_fields__ if name not in ("plan_title", "status")]
+        counted = (func.coalesce(b[name], 0).label(name) for name in names)
+        status = func.coalesce(b.status, "").label("status")
+        bought = select(*counted, status, p.title.label("plan_title")).select_from(
             schema.user_subscriptions.outerjoin(schema.subscription_plans, p.id == b.plan_id)
         )
         return bought.where(b.user_id == user_id).order_by(b.id).limit(MAX_ROWS)

@@ -1,14 +1,16 @@
 """The context that every flow gets, and the bounds of flows that run in batches."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Concatenate, ParamSpec, TypeVar
 
+from relay_billing.domain.choices import Accounts, Calendar
 from relay_billing.domain.funding import FundingSource
 from relay_billing.domain.policy import Policy
 from relay_billing.domain.worksheet import Worksheet
-from relay_billing.store.commands import Steps
+from relay_billing.store.account_shapes import AccountShape, shape_of
+from relay_billing.store.commands import Command, Steps
 from relay_billing.store.dialects import Dialect
 
 Clock = Callable[[], datetime]
@@ -40,11 +42,19 @@ class Context:
 
     def worksheet(self) -> Worksheet:
         """An empty worksheet."""
-        return Worksheet(self.policy, self.now_ms)
+        return Worksheet(self.policy, self.now_ms, self.dialect.shape.limits)
 
 
 Flow = Callable[Concatenate[Context, P], Steps[T]]
 """A flow that takes a context and the parameters `P`, and returns a `T`."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """The dialect for the account tables as they were found."""
+
+    dialect: Dialect | None = None
+    """None: nobody has looked yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +65,32 @@ class Terms:
     clock: Clock
     funding: tuple[FundingSource, ...]
     dialect: Dialect
+    seen: Seen = field(default_factory=Seen)
 
     def now_ms(self) -> int:
         """Unix milliseconds by the ledger's clock."""
         return (self.clock() - _EPOCH) // timedelta(milliseconds=1)
 
-    def context(self) -> Context:
-        """The context of a transaction that begins now."""
-        return Context(self.policy, self.now_ms(), self.funding, self.dialect)
+    def steps(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> Steps[T]:
+        """The steps of a transaction that begins now."""
+        if self.seen.dialect is None and self.policy.accounts is Accounts.NEW_API:
+            return self._looking(flow, *args, **options)
+        return flow(self._context(self.seen.dialect or self._own()), *args, **options)
+
+    def _context(self, dialect: Dialect) -> Context:
+        return Context(self.policy, self.now_ms(), self.funding, dialect)
+
+    def _own(self) -> Dialect:
+        if self.policy.subscription_calendar is Calendar.OWN:
+            self.seen.dialect = self.dialect
+        else:
+            self.seen.dialect = self.dialect.shaped(AccountShape(external=True))
+        return self.seen.dialect
+
+    def _looking(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> Steps[T]:
+        """The first transaction: it looks at the tables, and so decides everything by the general path."""
+        (columns,) = yield [Command(self.dialect.columns)]
+        rows = [(row["table_name"], row["column_name"], row["data_type"]) for row in columns.rows]
+        shape = shape_of(rows, external=self.policy.subscription_calendar is Calendar.EXTERNAL)
+        self.seen.dialect = found = self.dialect.shaped(shape)
+        return (yield from flow(self._context(replace(found, fast=None)), *args, **options))

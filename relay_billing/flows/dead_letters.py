@@ -123,7 +123,7 @@ def replay(context: Context, letter_id: int) -> Steps[Resolution]:
         job = parse(kept.task, json.loads(kept.job))
     except InvalidRequest as error:
         return Resolution(letter_id, False, f"it holds no valid job: {error}")
-    yield from loads.load_for_jobs(sheet, {job.request_id})
+    yield from loads.load_for_jobs(sheet, context.dialect.accounts, {job.request_id})
     answer = settlements.apply(sheet, job, context.funding)
     yield from write(sheet, context.dialect, more=True)
     done = answer.outcome in (Outcome.APPLIED, Outcome.LATE, Outcome.DUPLICATE) and not answer.differs
@@ -145,7 +145,7 @@ def write_off(context: Context, letter_id: int, note: str) -> Steps[Resolution]:
         return kept
     detail = f"{kept.quota} quota written off"
     if kept.request_id is not None:
-        yield from loads.load_for_jobs(sheet, {kept.request_id})
+        yield from loads.load_for_jobs(sheet, context.dialect.accounts, {kept.request_id})
     user_id = kept.user_id
     session = sheet.sessions.get(kept.request_id or "")
     if session is not None:
@@ -153,7 +153,7 @@ def write_off(context: Context, letter_id: int, note: str) -> Steps[Resolution]:
         if settlements.release(sheet, session, WRITTEN_OFF, context.funding):
             detail += f", the hold of {session.pre_consumed_quota} went back"
     elif user_id is not None:
-        yield from loads.load_wallets(sheet, {user_id})
+        yield from loads.load_wallets(sheet, context.dialect.accounts, {user_id})
     row = Movement.write_off(letter_id, kept.deliveries, user_id, note)
     sheet.post(Changes(movements=(row,)))
     yield from write(sheet, context.dialect, more=True)

@@ -45,17 +45,17 @@ def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[
     rest = {at: request for at, request in enumerate(requests) if at not in answers}
     if rest:
         sheet = context.worksheet()
-        yield from loads.load_for_holds(sheet, rest.values())
+        yield from loads.load_for_holds(sheet, context.dialect.accounts, rest.values())
         for at, request in rest.items():
+            known = sheet.sessions.get(request.request_id)
             try:
                 changes = holds.pre_consume(sheet, request, context.funding)
+                if known is None:
+                    sheet.post(changes)
             except BillingError as error:
                 answers[at] = error
                 continue
-            known = sheet.sessions.get(request.request_id)
-            if known is None:
-                sheet.post(changes)
-            answers[at] = sheet.sessions[request.request_id] if known is None else Replay(**known.values())
+            answers[at] = sheet.sessions[request.request_id] if known is None else known.copied_as(Replay, {})
         yield from write(sheet, context.dialect)
     return [answers[at] for at in range(len(requests))]
 
@@ -65,7 +65,7 @@ def reserve(context: Context, request_id: str, target_quota: int) -> Steps[Billi
     checks.request_id(request_id)
     checks.quota("target_quota", target_quota)
     sheet = context.worksheet()
-    yield from loads.load_for_jobs(sheet, {request_id})
+    yield from loads.load_for_jobs(sheet, context.dialect.accounts, {request_id})
     changes = holds.reserve(sheet, request_id, target_quota, context.funding)
     if changes.movements:
         sheet.post(changes)

@@ -1,6 +1,6 @@
 """Proves the ledger: every account against its ledger rows, every session's movements against its state."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -48,6 +48,8 @@ class Drift:
     id: str
     expected: int
     found: int
+    outside: bool = False
+    """True: others have changed a relay's account; sessions and ledger agree (semantics §12)."""
 
     @property
     def difference(self) -> int:
@@ -59,8 +61,10 @@ class Drift:
 class _Scope:
     """What to prove; an unset field limits nothing."""
 
-    since_ms: int | None
-    user_id: int | None
+    since_ms: int | None = None
+    user_id: int | None = None
+    ids: tuple[int, ...] | None = None
+    """Of accounts of one type."""
 
     def _since(self) -> ColumnElement[int]:
         # A literal: with a parameter, a cached plan expects a third of the table to match, and reads all of it.
@@ -77,6 +81,8 @@ class _Scope:
         if self.since_ms is not None:
             moved = select(c.account_id).where(c.account_type == account_type.value, *self.moved())
             where.append(c.account_id.in_(moved))
+        if self.ids is not None:
+            where.append(c.account_id.in_(self.ids))
         if self.user_id is not None:
             owner = table.c.id if table is users else table.c.user_id
             where.append(c.account_id.in_(select(table.c.id).where(owner == self.user_id)))
@@ -93,9 +99,18 @@ class _Scope:
         return where
 
 
-def _accounts(scope: _Scope, account_type: AccountType, table: Table, balance: ColumnElement[int]) -> Executable:
+BALANCES: dict[AccountType, tuple[Table, ColumnElement[int]]] = {
+    AccountType.WALLET: (users, func.coalesce(users.c.quota, 0)),
+    AccountType.SUBSCRIPTION: (user_subscriptions, -user_subscriptions.c.amount_used),
+    AccountType.TOKEN: (tokens, func.coalesce(tokens.c.remain_quota, 0)),
+}
+"""Where each balance is. In a relay's tables NULL counts as 0."""
+
+
+def _accounts(scope: _Scope, account_type: AccountType) -> Executable:
     """Opening balance + sum of the ledger must equal the balance now. Deleted accounts are skipped (semantics §10)."""
     c = billing_ledger.c
+    table, balance = BALANCES[account_type]
     sums = (
         select(
             c.account_id,
@@ -112,7 +127,12 @@ def _accounts(scope: _Scope, account_type: AccountType, table: Table, balance: C
     before = case((sums.c.opened == 1, 0), else_=first.c.balance_after - first.c.amount)
     expected = cast(before + sums.c.total, BigInteger)
     return (
-        select(literal(account_type.value), sums.c.account_id, expected, balance)
+        select(
+            literal(account_type.value).label("what"),
+            sums.c.account_id.label("id"),
+            expected.label("expected"),
+            balance.label("found"),
+        )
         .select_from(sums)
         .join(first, first.c.id == sums.c.first)
         .join(table, table.c.id == sums.c.account_id)
@@ -148,9 +168,8 @@ def _orphans(scope: _Scope) -> Executable:
 
 
 def _proofs(scope: _Scope) -> Iterator[Executable]:
-    yield _accounts(scope, AccountType.WALLET, users, users.c.quota)
-    yield _accounts(scope, AccountType.SUBSCRIPTION, user_subscriptions, -user_subscriptions.c.amount_used)
-    yield _accounts(scope, AccountType.TOKEN, tokens, tokens.c.remain_quota)
+    for account_type in BALANCES:
+        yield _accounts(scope, account_type)
     yield _sessions(scope, "session", FUNDING_ACCOUNTS)
     s = billing_sessions.c
     charged = and_(s.token_error.is_(None), s.state.in_([State.SETTLED.value, State.PRECONSUMED.value]))
@@ -166,6 +185,11 @@ def proofs(since_ms: int | None, user_id: int | None) -> Iterator[Executable]:
     Each proof is one statement, so that it sees ledger and accounts at the same moment even while they change.
     """
     return _proofs(_Scope(since_ms, user_id))
+
+
+def accounts_off(account_type: AccountType, ids: Sequence[int]) -> Executable:
+    """Finds the accounts among `ids` that differ from the ledger; each row has the fields of a `Drift`."""
+    return _accounts(_Scope(ids=tuple(ids)), account_type)
 
 
 def remember(context: Context, duration_ms: int, drifts: int, drift_quota: int) -> Steps[None]:

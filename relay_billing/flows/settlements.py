@@ -23,13 +23,13 @@ def apply(context: Context, jobs: Sequence[Job]) -> Steps[list[Answer]]:
     fast, policy = context.dialect.fast, context.policy
     sent = [] if fast is None else plain(policy, jobs, context.funding)
     if fast is not None and sent:
-        settles = fast.settles(sent, context.now_ms, counted=policy.record_usage, lowest_wallet=lowest_wallet(policy))
+        settles = fast.settles(sent, context.now_ms, counted=policy.counts_usage, lowest_wallet=lowest_wallet(policy))
         (reply,) = yield [settles.command]
         answers.update(settles.answers_of(reply.rows))
     rest = {at: job for at, job in enumerate(jobs) if at not in answers}
     if rest:
         sheet = context.worksheet()
-        yield from loads.load_for_jobs(sheet, {job.request_id for job in rest.values()})
+        yield from loads.load_for_jobs(sheet, context.dialect.accounts, {job.request_id for job in rest.values()})
         for at, job in rest.items():
             answers[at] = settlements.apply(sheet, job, context.funding)
         yield from write(sheet, context.dialect)

@@ -49,7 +49,7 @@ def sweep(context: Context) -> Steps[list[Answer]]:
         return []
     jobs = [parse(row["task"], json.loads(row["job"])) for row in found.rows]
     sheet = context.worksheet()
-    yield from load_for_jobs(sheet, {job.request_id for job in jobs})
+    yield from load_for_jobs(sheet, context.dialect.accounts, {job.request_id for job in jobs})
     answers = [settlements.apply(sheet, job, context.funding) for job in jobs]
     yield from write(sheet, context.dialect, more=True)
     unknown = [each for each in answers if each.outcome is Outcome.UNKNOWN_SESSION]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from relay_billing.domain.changes import Changes, SubscriptionTurn
+from relay_billing.domain.choices import Calendar
 from relay_billing.domain.subscription_funding import turn_of
 from relay_billing.flows.context import BATCH, Context
 from relay_billing.store.commands import Steps
@@ -21,9 +22,14 @@ class Turned:
 
 
 def turn(context: Context, after_id: int) -> Steps[Turned]:
-    """Begin due periods and end subscriptions whose time is over, in one batch of ids above `after_id`."""
+    """Begin due periods and end subscriptions whose time is over, in one batch of ids above `after_id`.
+
+    Does nothing where the calendar is somebody else's (semantics §12).
+    """
+    if context.policy.subscription_calendar is Calendar.EXTERNAL:
+        return Turned(0, None)
     sheet = context.worksheet()
-    yield from load_due_subscriptions(sheet, after_id, BATCH)
+    yield from load_due_subscriptions(sheet, context.dialect.accounts, after_id, BATCH)
     looked_at = sorted(sheet.subscriptions)
     for subscription in list(sheet.subscriptions.values()):
         if not subscription.active(sheet.now):

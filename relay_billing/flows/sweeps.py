@@ -30,7 +30,7 @@ def apply_intents(context: Context) -> Steps[list[Answer]]:
     sheet = context.worksheet()
     (found,) = yield [due.waiting_ids(context.now_ms - context.policy.intent_grace * 1000, BATCH)]
     ids = sorted(row["request_id"] for row in found.rows)
-    yield from loads.load_for_jobs(sheet, ids)
+    yield from loads.load_for_jobs(sheet, context.dialect.accounts, ids)
     intended = [sheet.sessions[each].intended_job for each in ids if each in sheet.sessions]
     answers = [settlements.apply(sheet, job, context.funding) for job in intended if job is not None]
     yield from write(sheet, context.dialect)
@@ -42,7 +42,7 @@ def expire(context: Context) -> Steps[Expired]:
     sheet = context.worksheet()
     (found,) = yield [due.expired_ids(context.now_ms, BATCH)]
     ids = sorted(row["request_id"] for row in found.rows)
-    yield from loads.load_for_jobs(sheet, ids)
+    yield from loads.load_for_jobs(sheet, context.dialect.accounts, ids)
     closed = [each for each in ids if settlements.expire(sheet, each, context.funding)]
     quota = sum(sheet.sessions[each].pre_consumed_quota for each in closed)
     yield from write(sheet, context.dialect)

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from relay_billing import schema
 from relay_billing.domain import checks
 from relay_billing.flows.context import Context
 from relay_billing.flows.open_holds import OpenHolds
 from relay_billing.store.commands import Command, Steps
+
+_AMOUNTS = ("user_id", "remain_quota", "used_quota")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,12 @@ def of_token(context: Context, token_id: int) -> Steps[TokenBalance | None]:
     checks.row_id("token_id", token_id)
     t = schema.tokens.c
     token, total = yield [
-        Command(select(t.user_id, t.remain_quota, t.used_quota, t.unlimited_quota).where(t.id == token_id)),
+        # In a relay's tables these may be NULL, which counts as 0, and as limited (semantics §12).
+        Command(
+            select(*(func.coalesce(t[name], 0).label(name) for name in _AMOUNTS), t.unlimited_quota).where(
+                t.id == token_id
+            )
+        ),
         OpenHolds.total(schema.billing_sessions.c.token_id == token_id),
     ]
     if not token.rows:

@@ -38,13 +38,12 @@ class Key:
         """Selects rows of `tokens`. The database cuts the key, so that this process never has all of it."""
         c = schema.tokens.c
         long_enough = func.length(c.key) >= 4 * SHOWN_OF_KEY
+        # In a relay's tables columns may be NULL, which counts as 0 (semantics §12).
+        counted = ("user_id", "status", "remain_quota", "used_quota")
         rows = select(
             c.id,
-            c.user_id,
-            c.name,
-            c.status,
-            c.remain_quota,
-            c.used_quota,
+            func.coalesce(c.name, "").label("name"),
+            *(func.coalesce(c[name], 0).label(name) for name in counted),
             c.unlimited_quota,
             func.substr(c.key, 1, SHOWN_OF_KEY).label("beginning"),
             long_enough.label("long_enough"),

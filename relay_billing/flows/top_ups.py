@@ -38,7 +38,7 @@ def top_up(context: Context, asked: TopUp) -> Steps[ToppedUp]:
         )
         return known.answering(asked)
     sheet = context.worksheet()
-    yield from load_wallets(sheet, {asked.user_id})
+    yield from load_wallets(sheet, context.dialect.accounts, {asked.user_id})
     changes, done = top_ups.top_up(sheet, asked)
     sheet.post(changes)
     yield from write(sheet, context.dialect)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from relay_billing import schema
 from relay_billing.domain import checks
@@ -10,6 +10,9 @@ from relay_billing.flows.allowances import Allowance
 from relay_billing.flows.context import Context
 from relay_billing.flows.open_holds import OpenHolds
 from relay_billing.store.commands import Command, Steps
+
+_AMOUNTS = ("quota", "used_quota", "request_count")
+"""In a relay's tables these may be NULL, which counts as 0 (semantics §12)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ def of_user(context: Context, user_id: int) -> Steps[UserBalance | None]:
     checks.row_id("user_id", user_id)
     u = schema.users.c
     user, total, bought = yield [
-        Command(select(u.quota, u.used_quota, u.request_count).where(u.id == user_id)),
+        Command(select(*(func.coalesce(u[name], 0).label(name) for name in _AMOUNTS)).where(u.id == user_id)),
         OpenHolds.total(schema.billing_sessions.c.user_id == user_id),
         Command(Allowance.rows_of(user_id)),
     ]

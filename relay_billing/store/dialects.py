@@ -1,18 +1,24 @@
 """The differences between databases that SQLAlchemy Core does not cover."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sqlalchemy import Executable, Table, Update, func
 from sqlalchemy import Insert as CoreInsert
-from sqlalchemy import Table, Update
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects import sqlite as lite
 from sqlalchemy.exc import DBAPIError
 
+from relay_billing.store.account_shapes import OWN, AccountShape, listed
+from relay_billing.store.account_statements import AccountStatements, account_statements
 from relay_billing.store.commands import Command, Rows
 from relay_billing.store.fast_paths import FastPaths
 
 Insert = pg.Insert | lite.Insert
+
+
+_LISTED = listed(func.database())
+_OWN_STATEMENTS = account_statements(OWN)
 
 
 def _never(_: DBAPIError) -> bool:
@@ -41,3 +47,15 @@ class Dialect:
     """Whether the next attempt needs a connection that was made after this error; unset: never."""
     one_writer: bool = False
     """Whether only one transaction can write at a time; unset: any number."""
+    columns: Executable = _LISTED
+    """Lists the columns of the account tables: table, name, type, as MySQL does it if unset."""
+    fast_for: Callable[[AccountShape], FastPaths] | None = None
+    """Makes `fast` for tables of another shape; None: then there are none."""
+    shape: AccountShape = OWN
+    accounts: AccountStatements = _OWN_STATEMENTS
+    """The statements on account tables of this shape."""
+
+    def shaped(self, shape: AccountShape) -> "Dialect":
+        """The same for account tables of this shape."""
+        fast = self.fast_for(shape) if self.fast is not None and self.fast_for is not None else None
+        return replace(self, shape=shape, accounts=account_statements(shape), fast=fast)

@@ -1,29 +1,32 @@
 """Finds the rows for periodic work: due subscriptions, overdue holds, waiting intents."""
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 
 from relay_billing.domain.plans import Plan
 from relay_billing.domain.sessions import State
 from relay_billing.domain.worksheet import Worksheet
-from relay_billing.schema import billing_sessions, in_state, open_states, subscription_plans, user_subscriptions
+from relay_billing.schema import billing_sessions, in_state, open_states
 from relay_billing.store import statements
+from relay_billing.store.account_statements import AccountStatements
 from relay_billing.store.commands import Command, Load
 from relay_billing.store.rows import NOTHING, fill_accounts
 
 
-def load_due_subscriptions(sheet: Worksheet, after_id: int, limit: int) -> Load:
+def load_due_subscriptions(sheet: Worksheet, accounts: AccountStatements, after_id: int, limit: int) -> Load:
     """Lock the next subscriptions that must be reset or ended, in order of id (semantics §7)."""
-    c, p = user_subscriptions.c, subscription_plans.c
+    c, p = accounts.subscription_table.c, accounts.plan_table.c
     periodic = select(p.id).where(p.quota_reset_period != "never")
+    # In a relay's tables times may be NULL, which counts as 0 (semantics §12).
+    ends, following = func.coalesce(c.end_time, 0), func.coalesce(c.next_reset_time, 0)
     due = or_(
-        c.end_time <= sheet.now,
-        (c.next_reset_time > 0) & (c.next_reset_time <= sheet.now),
-        (c.next_reset_time == 0) & c.plan_id.in_(periodic),
+        ends <= sheet.now,
+        (following > 0) & (following <= sheet.now),
+        (following == 0) & c.plan_id.in_(periodic),
     )
-    rows = select(user_subscriptions).where(c.id > after_id, c.status == "active", due)
+    rows = accounts.subscriptions.where(c.id > after_id, c.status == "active", due)
     subscriptions, plans = yield [
         Command(statements.locked(rows.order_by(c.id).limit(limit))),
-        Command(statements.PLANS.where(p.quota_reset_period != "never")),
+        Command(accounts.plans.where(p.quota_reset_period != "never")),
     ]
     fill_accounts(sheet, NOTHING, subscriptions, NOTHING)
     sheet.plans.update({row["id"]: Plan(**row) for row in plans.rows})

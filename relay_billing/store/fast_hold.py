@@ -1,11 +1,14 @@
 """PostgreSQL's fast path: takes a plain hold in one auto-committed statement; else the general path decides."""
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from relay_billing.domain.fast_hold import Assumed
 from relay_billing.domain.sessions import BillingSession
+from relay_billing.store.account_shapes import OWN
+from relay_billing.store.account_words import AccountWords
 from relay_billing.store.commands import Alone
 from relay_billing.store.fast_paths import FastHold
 
@@ -25,8 +28,8 @@ _ASKING_SUBSCRIPTIONS = {
             AND s.status = 'active' AND s.end_time > %(now)s
         FOR NO KEY UPDATE OF s
     )""",
-    "known": """b.id AS subscription_id, b.plan_id, b.amount_total, b.amount_used, b.last_reset_time, b.next_reset_time,
-        b.end_time""",
+    "known": """b.id AS subscription_id, {plan_id}, b.amount_total, b.amount_used, {last}, b.next_reset_time,
+        b.end_time{and_period}""",
     "beside": "LEFT JOIN b ON true",
     "title": "plan.title",
     "plans": "LEFT JOIN subscription_plans AS plan ON plan.id = t.plan_id",
@@ -35,22 +38,20 @@ _ASKING_SUBSCRIPTIONS = {
             WHEN (t.amount_total = 0 OR (t.amount_total - t.amount_used >= %(subscription_hold)s
                 AND (t.amount_total - t.amount_used - %(subscription_hold)s) * 100
                     > %(subscription_rest)s * t.amount_total))
-                AND (t.unlimited_quota OR t.remain_quota >= %(subscription_hold)s)
-                AND (plan.id IS NULL OR plan.quota_reset_period = 'never' OR (t.last_reset_time > 0
-                    AND t.next_reset_time > %(now)s AND t.next_reset_time <= t.end_time))
+                AND (t.unlimited_quota OR t.remain_quota >= %(subscription_hold)s){{stands_still}}
             THEN 'subscription' END
         WHEN %(wallet)s AND t.wallet >= %(wallet_hold)s
             AND NOT EXISTS (SELECT FROM user_subscriptions WHERE {_ACTIVE})
         THEN {_HELD_ON_WALLET} END""",
     "moved": """, moved_subscription AS (
-        UPDATE user_subscriptions AS s SET amount_used = s.amount_used + h.hold FROM h
+        UPDATE user_subscriptions AS s SET amount_used = s.amount_used + h.hold{subscription_stamp} FROM h
         WHERE s.id = h.subscription_id
     )""",
 }
 _ASKING_THE_WALLET = {
     "locked": "",
     "known": """NULL::bigint AS subscription_id, NULL::bigint AS plan_id, NULL::bigint AS amount_total,
-        NULL::bigint AS amount_used, NULL::bigint AS last_reset_time""",
+        NULL::bigint AS amount_used, NULL::bigint AS {period}""",
     "beside": "",
     "title": "NULL::varchar AS title",
     "plans": "",
@@ -59,11 +60,11 @@ _ASKING_THE_WALLET = {
 }
 _WRITTEN = """
     WITH u AS MATERIALIZED (
-        SELECT quota FROM users WHERE id = %(user_id)s FOR NO KEY UPDATE
+        SELECT {quota} FROM users WHERE id = %(user_id)s{usable_user} FOR NO KEY UPDATE
     ){locked}, t AS MATERIALIZED (
-        SELECT u.quota AS wallet, tokens.remain_quota, tokens.unlimited_quota, {known}
+        SELECT u.quota AS wallet, {remain}, {unlimited}, {known}
         FROM u CROSS JOIN tokens {beside}
-        WHERE tokens.id = %(token_id)s AND tokens.user_id = %(user_id)s
+        WHERE tokens.id = %(token_id)s AND tokens.user_id = %(user_id)s{usable_token}
         FOR NO KEY UPDATE OF tokens
     ), h AS MATERIALIZED (
         SELECT chosen.*,
@@ -74,10 +75,10 @@ _WRITTEN = """
         FROM (SELECT t.*, {title}, {shape} AS shape FROM t {plans}) AS chosen
         WHERE shape IS NOT NULL
     ), moved_wallet AS (
-        UPDATE users SET quota = users.quota - h.hold FROM h
+        UPDATE users SET quota = {wallet} - h.hold FROM h
         WHERE users.id = %(user_id)s AND h.shape = 'wallet'
     ){moved}, moved_token AS (
-        UPDATE tokens SET remain_quota = tokens.remain_quota - h.hold, used_quota = tokens.used_quota + h.hold FROM h
+        UPDATE tokens SET remain_quota = {left} - h.hold, used_quota = {token_used} + h.hold{token_stamp} FROM h
         WHERE tokens.id = %(token_id)s AND h.hold > 0
     ), opened AS (
         INSERT INTO billing_sessions (request_id, user_id, token_id, quota, model_name, preference, playground, state,
@@ -89,7 +90,7 @@ _WRITTEN = """
             CASE WHEN h.subscription_id IS NULL THEN h.wallet END, h.subscription_id,
             h.plan_id, h.title, COALESCE(h.amount_total, 0),
             COALESCE(h.amount_used + h.hold, 0), CASE WHEN h.subscription_id IS NULL THEN 0 ELSE h.hold END,
-            COALESCE(h.last_reset_time, 0)
+            COALESCE(h.{period}, 0)
         FROM h
     ), entered AS (
         INSERT INTO billing_ledger (request_id, account_type, account_id, kind, amount, balance_after, created_at)
@@ -101,25 +102,68 @@ _WRITTEN = """
     )
     SELECT {columns} FROM h
 """
-_COLUMNS = ("shape", "wallet", "subscription_id", "plan_id", "title", "amount_total", "amount_used", "last_reset_time")
+_COLUMNS = ("shape", "wallet", "subscription_id", "plan_id", "title", "amount_total", "amount_used", "period")
+_CALENDAR_STANDS_STILL = """ AND (plan.id IS NULL OR plan.quota_reset_period = 'never' OR (t.last_reset_time > 0
+    AND t.next_reset_time > %(now)s AND t.next_reset_time <= t.end_time))"""
+SHORT = 4_096
+"""Characters up to which psycopg keeps a converted query."""
+_ROOM = re.compile(r"\s*([=<>+*,()-])\s*")
 
 
-def _statement(parts: dict[str, str]) -> str:
-    # Without line breaks it is short enough for psycopg's cache of converted queries, which saves 0.4 ms a call.
-    return " ".join(_WRITTEN.format(**parts, columns=", ".join(_COLUMNS)).split())
+def _filled(words: AccountWords) -> dict[str, str]:
+    """What the shape of the account tables puts into the statements."""
+    named, external = words.shape.foreign, words.shape.external
+
+    def number(column: str) -> str:
+        return words.number(column) + (f" AS {column.rpartition('.')[2]}" if named else "")
+
+    return {
+        "quota": number("quota"),
+        "remain": number("tokens.remain_quota"),
+        "unlimited": words.flag("tokens.unlimited_quota") + (" AS unlimited_quota" if named else ""),
+        "plan_id": number("b.plan_id"),
+        "last": number("b.last_reset_time"),
+        "period": "period" if external else "last_reset_time",
+        "and_period": f",{words.period('b')} AS period" if external else "",
+        "stands_still": "" if external else _CALENDAR_STANDS_STILL,
+        "usable_user": words.usable_user("users"),
+        "usable_token": words.usable_token("tokens"),
+        "wallet": words.number("users.quota"),
+        "left": words.number("tokens.remain_quota"),
+        "token_used": words.number("tokens.used_quota"),
+        "token_stamp": words.token_stamp(),
+        "subscription_stamp": words.subscription_stamp(),
+    }
 
 
-HOLD, HOLD_ON_WALLET = _statement(_ASKING_SUBSCRIPTIONS), _statement(_ASKING_THE_WALLET)
+def hold_of(words: AccountWords, *, asks_subscriptions: bool) -> str:
+    """The statement, for account tables that these words describe."""
+    parts = _ASKING_SUBSCRIPTIONS if asks_subscriptions else _ASKING_THE_WALLET
+    filled = _filled(words)
+    columns = ", ".join((*_COLUMNS[:-1], filled["period"]))
+    parts = {name: part.format(**filled) for name, part in parts.items()}
+    written = " ".join(_WRITTEN.format(**parts, **filled, columns=columns).split())
+    # Short enough for psycopg's cache of converted queries, which saves 0.4 ms a call: without line breaks, and
+    # where that is not enough, without blanks.
+    return written if len(written) <= SHORT else _ROOM.sub(r"\1", written)
+
+
+HOLD = hold_of(AccountWords(OWN), asks_subscriptions=True)
+HOLD_ON_WALLET = hold_of(AccountWords(OWN), asks_subscriptions=False)
 """All guards, then all writes. Text SQL: Core has no data-changing WITH that locks first.
 
 Locks in the lock order: user, subscription, token. Each part reads the one before it, or PostgreSQL would skip it.
-If a guard fails, nothing is changed, and the general path decides. A known request id fails the insert, and with it the
-whole statement. The second one is for requests that no subscription may pay: half the plan, and so half the time.
+In a relay's tables user and token must be usable too (semantics §12). If a guard fails, nothing is changed, and the
+general path decides. A known request id fails the insert, and with it the whole statement. The second one is for
+requests that no subscription may pay: half the plan, and so half the time.
 """
 
 
-def fast_hold(assumed: Assumed, now: int) -> FastHold:
-    """The statement that tests the guards `assumed` and takes the hold; `now` in Unix seconds."""
+def fast_hold(asking: str, on_wallet: str, assumed: Assumed, now: int) -> FastHold:
+    """The statement of `hold_of` that tests the guards `assumed` and takes the hold; `now` in Unix seconds.
+
+    `asking`: for requests that a subscription may pay; `on_wallet`: for the others.
+    """
     shapes = {shape: getattr(assumed, shape) for shape in SHAPES}
     any_shape: BillingSession = next(session for session in shapes.values() if session is not None)
     parameters: dict[str, object] = {
@@ -146,7 +190,7 @@ def fast_hold(assumed: Assumed, now: int) -> FastHold:
         parameters[shape] = session is not None
         parameters[f"{shape}_source"] = "" if session is None else session.source
         parameters[f"{shape}_hold"] = 0 if session is None else session.pre_consumed_quota
-    statement = HOLD_ON_WALLET if assumed.subscription is None else HOLD
+    statement = on_wallet if assumed.subscription is None else asking
     return FastHold(Alone(statement, parameters, _COLUMNS), partial(_session_of, assumed))
 
 
@@ -161,5 +205,5 @@ def _session_of(assumed: Assumed, row: Mapping[str, Any]) -> BillingSession:
         subscription_plan_title=row["title"],
         subscription_amount_total=row["amount_total"],
         subscription_amount_used_after_pre_consume=row["amount_used"] + hold,
-        period=row["last_reset_time"],
+        period=row["period"],
     )

@@ -3,8 +3,8 @@
 The guards are tested in the order of the requests, each on the balances that earlier requests leave: no session has the
 id (semantics §3.1); no active subscription is tried first (§3.2, §3.6); the wallet covers the hold, and stays high
 enough that no low wallet must be announced (§3.3); if wallet and token were above the trust limit, they still are
-(§3.4); the token exists, is the user's, and covers the hold (§3.5). A request is admitted only if it and all earlier
-ones of its user pass.
+(§3.4); the token exists, is the user's, and covers the hold (§3.5); in a relay's tables user and token may be used
+(§12). A request is admitted only if it and all earlier ones of its user pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,8 @@ from typing import Any
 
 from relay_billing.domain.fast_hold_batch import Sendable
 from relay_billing.domain.sessions import BillingSession, State
+from relay_billing.store.account_shapes import OWN
+from relay_billing.store.account_words import AccountWords
 from relay_billing.store.commands import Alone
 from relay_billing.store.fast_paths import FastBatch
 
@@ -28,11 +30,11 @@ _WRITTEN = """
             AND NOT (asks AND EXISTS (SELECT FROM user_subscriptions AS b
                 WHERE b.user_id = j.user_id AND b.status = 'active' AND b.end_time > %(now)s))
     ), u AS MATERIALIZED (
-        SELECT j.*, users.quota AS wallet FROM j JOIN users ON users.id = j.user_id
+        SELECT j.*, {wallet} AS wallet FROM j JOIN users ON users.id = j.user_id{usable_user}
         ORDER BY users.id FOR NO KEY UPDATE OF users
     ), t AS MATERIALIZED (
-        SELECT u.*, k.remain_quota AS remain, k.unlimited_quota AS unlimited
-        FROM u JOIN tokens AS k ON k.id = u.token_id AND k.user_id = u.user_id
+        SELECT u.*, {remain} AS remain, {unlimited} AS unlimited
+        FROM u JOIN tokens AS k ON k.id = u.token_id AND k.user_id = u.user_id{usable_token}
         WHERE (SELECT count(*) FROM u) >= 0
         ORDER BY k.id FOR NO KEY UPDATE OF k
     ), h AS MATERIALIZED (
@@ -49,11 +51,11 @@ _WRITTEN = """
             WINDOW w AS (PARTITION BY user_id ORDER BY n)) AS judged
         WHERE admitted
     ), moved_wallet AS (
-        UPDATE users SET quota = users.quota - d.taken
+        UPDATE users SET quota = {wallet} - d.taken
         FROM (SELECT user_id, sum(hold)::bigint AS taken FROM h WHERE hold > 0 GROUP BY user_id ORDER BY user_id) AS d
         WHERE users.id = d.user_id
     ), moved_token AS (
-        UPDATE tokens AS k SET remain_quota = k.remain_quota - d.taken, used_quota = k.used_quota + d.taken
+        UPDATE tokens AS k SET remain_quota = {remain} - d.taken, used_quota = {token_used} + d.taken{token_stamp}
         FROM (SELECT token_id, sum(hold)::bigint AS taken FROM h WHERE hold > 0
             GROUP BY token_id ORDER BY token_id) AS d
         WHERE k.id = d.token_id
@@ -72,7 +74,23 @@ _WRITTEN = """
     )
     SELECT n, trusted, wallet_left + hold, %(created_at)s FROM h
 """
-HOLDS = " ".join(_WRITTEN.split())
+
+
+def holds_of(words: AccountWords) -> str:
+    """The statement, for account tables that these words describe."""
+    filled = _WRITTEN.format(
+        wallet=words.number("users.quota"),
+        remain=words.number("k.remain_quota"),
+        token_used=words.number("k.used_quota"),
+        unlimited=words.flag("k.unlimited_quota"),
+        usable_user=words.usable_user("users"),
+        usable_token=words.usable_token("k"),
+        token_stamp=words.token_stamp(),
+    )
+    return " ".join(filled.split())
+
+
+HOLDS = holds_of(AccountWords(OWN))
 """Locks users by id, then tokens by id. Each lock step sorts, reads the step before it to its end, and joins it to an
 index, never to another list: a cached plan would scan that list once per row. Accounts are updated in order too, so
 that more of the new row versions fit on their page. Text SQL: Core has no data-changing WITH that locks first. In one
@@ -80,8 +98,8 @@ line it is short enough for psycopg's cache of converted queries.
 """
 
 
-def fast_holds(plain: Sequence[Sendable], now: int) -> FastBatch[BillingSession]:
-    """The statement for one or more requests; `now` in Unix seconds."""
+def fast_holds(statement: str, plain: Sequence[Sendable], now: int) -> FastBatch[BillingSession]:
+    """The `statement` of `holds_of` for one or more requests; `now` in Unix seconds."""
     assumed = [each.assumed for each in plain]
     like = [each.wallet for each in assumed if each.wallet is not None]
     asked = [each.request for each in plain]
@@ -103,7 +121,7 @@ def fast_holds(plain: Sequence[Sendable], now: int) -> FastBatch[BillingSession]
         "source": like[0].source,
         "created_at": like[0].created_at,
     }
-    return FastBatch(Alone(HOLDS, parameters, _COLUMNS), partial(_sessions, plain))
+    return FastBatch(Alone(statement, parameters, _COLUMNS), partial(_sessions, plain))
 
 
 def _sessions(plain: Sequence[Sendable], rows: Sequence[Mapping[str, Any]]) -> dict[int, BillingSession]:

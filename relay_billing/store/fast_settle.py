@@ -12,6 +12,8 @@ from typing import Any
 
 from relay_billing.domain.fast_settle import Plain
 from relay_billing.domain.outcomes import Answer
+from relay_billing.store.account_shapes import OWN
+from relay_billing.store.account_words import AccountWords
 from relay_billing.store.commands import Alone
 from relay_billing.store.fast_paths import FastBatch
 
@@ -26,13 +28,13 @@ _WRITTEN = """
         FROM j JOIN billing_sessions AS b ON b.request_id = j.request_id AND b.source = 'wallet'
         ORDER BY b.request_id FOR NO KEY UPDATE OF b
     ), u AS MATERIALIZED (
-        SELECT s.*, users.quota AS wallet FROM s JOIN users ON users.id = s.user_id
+        SELECT s.*, {wallet} AS wallet FROM s JOIN users ON users.id = s.user_id
         WHERE state = 'preconsumed' AND (intent IS NULL
             OR (intent = 'refund' AND actual IS NULL) OR (intent = 'settle' AND intent_quota = actual))
             AND (SELECT count(*) FROM s) >= 0
         ORDER BY users.id FOR NO KEY UPDATE OF users
     ), t AS MATERIALIZED (
-        SELECT u.*, k.remain_quota AS remain
+        SELECT u.*, {remain} AS remain
         FROM u JOIN tokens AS k ON k.id = u.token_id AND k.user_id = u.user_id
         WHERE (SELECT count(*) FROM u) >= 0
         ORDER BY k.id FOR NO KEY UPDATE OF k
@@ -47,15 +49,15 @@ _WRITTEN = """
         WHERE %(lowest_wallet)s::bigint IS NULL
             OR (wallet >= %(lowest_wallet)s::bigint AND wallet_after >= %(lowest_wallet)s::bigint)
     ), moved_wallet AS (
-        UPDATE users SET quota = users.quota + d.change, used_quota = users.used_quota + d.used,
-            request_count = users.request_count + d.requests
+        UPDATE users SET quota = {wallet} + d.change, used_quota = {usage} + d.used,
+            request_count = {requests} + d.requests
         FROM (SELECT user_id, sum(change)::bigint AS change,
                 CASE WHEN %(counted)s THEN COALESCE(sum(actual), 0)::bigint ELSE 0 END AS used,
                 CASE WHEN %(counted)s THEN count(actual) ELSE 0 END AS requests
             FROM p GROUP BY user_id ORDER BY user_id) AS d
         WHERE users.id = d.user_id AND (d.change <> 0 OR d.requests > 0)
     ), moved_token AS (
-        UPDATE tokens AS k SET remain_quota = k.remain_quota + d.change, used_quota = k.used_quota - d.change
+        UPDATE tokens AS k SET remain_quota = {remain} + d.change, used_quota = {token_used} - d.change{token_stamp}
         FROM (SELECT token_id, sum(token_change)::bigint AS change FROM p GROUP BY token_id ORDER BY token_id) AS d
         WHERE k.id = d.token_id AND d.change <> 0
     ), closed AS (
@@ -73,7 +75,22 @@ _WRITTEN = """
     )
     SELECT n, user_id, held, held_at, intended_at FROM p
 """
-SETTLES = " ".join(_WRITTEN.split())
+
+
+def settles_of(words: AccountWords) -> str:
+    """The statement, for account tables that these words describe."""
+    filled = _WRITTEN.format(
+        wallet=words.number("users.quota"),
+        usage=words.number("users.used_quota"),
+        requests=words.number("users.request_count"),
+        remain=words.number("k.remain_quota"),
+        token_used=words.number("k.used_quota"),
+        token_stamp=words.token_stamp(),
+    )
+    return " ".join(filled.split())
+
+
+SETTLES = settles_of(AccountWords(OWN))
 """Locks sessions by request id, users by id, tokens by id, as the batched hold does (`fast_hold_batch.HOLDS`).
 
 A session's state is tested after it is locked, not together with its id: for that, a plan might scan the whole index
@@ -81,8 +98,10 @@ of open sessions.
 """
 
 
-def fast_settles(plain: Sequence[Plain], now_ms: int, *, counted: bool, lowest_wallet: int | None) -> FastBatch[Answer]:
-    """The statement for one or more jobs; `now_ms` in Unix milliseconds.
+def fast_settles(
+    statement: str, plain: Sequence[Plain], now_ms: int, *, counted: bool, lowest_wallet: int | None
+) -> FastBatch[Answer]:
+    """The `statement` of `settles_of` for one or more jobs; `now_ms` in Unix milliseconds.
 
     `counted`: whether settles count into the user's usage. `lowest_wallet`: quota that a wallet must have before and
     after; None: no limit.
@@ -92,10 +111,11 @@ def fast_settles(plain: Sequence[Plain], now_ms: int, *, counted: bool, lowest_w
         "actuals": [each.actual for each in plain],
         "reasons": [each.job.reason for each in plain],
         "now_ms": now_ms,
+        "now": now_ms // 1000,
         "counted": counted,
         "lowest_wallet": lowest_wallet,
     }
-    return FastBatch(Alone(SETTLES, parameters, _COLUMNS), partial(_answers, plain))
+    return FastBatch(Alone(statement, parameters, _COLUMNS), partial(_answers, plain))
 
 
 def _answers(plain: Sequence[Plain], rows: Sequence[Mapping[str, Any]]) -> dict[int, Answer]:

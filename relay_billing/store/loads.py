@@ -9,26 +9,29 @@ from relay_billing.domain.plans import Plan
 from relay_billing.domain.requests import PreConsume
 from relay_billing.domain.worksheet import Worksheet
 from relay_billing.store import statements
+from relay_billing.store.account_statements import AccountStatements
 from relay_billing.store.commands import Command, Load
 from relay_billing.store.rows import NOTHING, fill_accounts, fill_sessions
 
-LOCKING = (statements.LOCK_USERS, statements.LOCK_ACTIVE_SUBSCRIPTIONS, statements.LOCK_TOKENS)
-"""Statements that lock the accounts."""
-READING = (statements.READ_USERS, statements.READ_ACTIVE_SUBSCRIPTIONS, statements.READ_TOKENS)
-"""The same rows, for a decision that nothing follows: locks nothing, and waits for no lock."""
-
 
 def _load_accounts(
-    sheet: Worksheet, user_ids: Collection[int], token_ids: Collection[int], how: tuple[statements.Rows, ...]
+    sheet: Worksheet,
+    accounts: AccountStatements,
+    user_ids: Collection[int],
+    token_ids: Collection[int],
+    *,
+    locking: bool,
 ) -> list[Command]:
-    """Lock, or read, all accounts that a pre-consume of these users may charge, and read the subscriptions' plans."""
+    """Read, and lock, all accounts that a pre-consume of these users may charge, and read the subscriptions' plans."""
     ids = sorted(user_ids)
-    users, subscriptions, tokens = how
+    reads = accounts.reads
     commands = [
-        Command.of_constant(users, ids=ids),
-        Command.of_constant(subscriptions, ids=ids, now=sheet.now),
-        Command.of_constant(tokens, ids=sorted(token_ids)),
-        Command.of_constant(statements.PLANS_OF_ACTIVE, ids=ids, now=sheet.now),
+        Command.of_constant(accounts.lock_users if locking else reads.users, ids=ids),
+        Command.of_constant(
+            accounts.lock_active_subscriptions if locking else reads.active_subscriptions, ids=ids, now=sheet.now
+        ),
+        Command.of_constant(accounts.lock_tokens if locking else reads.tokens, ids=sorted(token_ids)),
+        Command.of_constant(accounts.plans_of_active, ids=ids, now=sheet.now),
     ]
     if sheet.policy.trust_max_inflight:
         commands.append(Command.of_constant(statements.TRUSTED_OPEN, ids=ids))
@@ -36,13 +39,19 @@ def _load_accounts(
 
 
 def load_for_holds(
-    sheet: Worksheet, requests: Collection[PreConsume], how: tuple[statements.Rows, ...] = LOCKING
+    sheet: Worksheet, accounts: AccountStatements, requests: Collection[PreConsume], *, locking: bool = True
 ) -> Load:
-    """Read the sessions that exist already (replays), and lock the accounts, in one list of commands."""
+    """Read the sessions that exist already (replays), and lock the accounts, in one list of commands.
+
+    `locking` False: for a decision that nothing follows; it waits for no lock.
+    """
     user_ids = {each.user_id for each in requests}
     token_ids = {each.token_id for each in requests if each.token_id is not None}
     read = Command.of_constant(statements.READ_SESSIONS, ids=sorted({each.request_id for each in requests}))
-    found, wallets, subscriptions, keys, plans, *counts = yield [read, *_load_accounts(sheet, user_ids, token_ids, how)]
+    found, wallets, subscriptions, keys, plans, *counts = yield [
+        read,
+        *_load_accounts(sheet, accounts, user_ids, token_ids, locking=locking),
+    ]
     fill_sessions(sheet, found)
     fill_accounts(sheet, wallets, subscriptions, keys)
     sheet.plans.update({row["id"]: Plan(**row) for row in plans.rows})
@@ -50,21 +59,21 @@ def load_for_holds(
         sheet.trusted_open.update({row["user_id"]: row["open"] for row in reply.rows})
 
 
-def load_wallets(sheet: Worksheet, user_ids: Collection[int]) -> Load:
+def load_wallets(sheet: Worksheet, accounts: AccountStatements, user_ids: Collection[int]) -> Load:
     """Lock wallets alone."""
-    (wallets,) = yield [Command.of_constant(statements.LOCK_USERS, ids=sorted(user_ids))]
+    (wallets,) = yield [Command.of_constant(accounts.lock_users, ids=sorted(user_ids))]
     fill_accounts(sheet, wallets, NOTHING, NOTHING)
 
 
-def load_for_jobs(sheet: Worksheet, request_ids: Collection[str]) -> Load:
+def load_for_jobs(sheet: Worksheet, accounts: AccountStatements, request_ids: Collection[str]) -> Load:
     """Lock sessions, then the accounts that paid for them, in one list: a session's accounts never change."""
     ids = sorted(request_ids)
     locks = (
         statements.LOCK_SESSIONS,
-        statements.LOCK_USERS_OF,
-        statements.LOCK_SUBSCRIPTIONS_OF,
-        statements.LOCK_TOKENS_OF,
+        accounts.lock_users_of,
+        accounts.lock_subscriptions_of,
+        accounts.lock_tokens_of,
     )
-    found, *accounts = yield [Command.of_constant(each, ids=ids) for each in locks]
+    found, *loaded = yield [Command.of_constant(each, ids=ids) for each in locks]
     fill_sessions(sheet, found)
-    fill_accounts(sheet, *accounts)
+    fill_accounts(sheet, *loaded)

@@ -1,6 +1,6 @@
 """PostgreSQL 13 and later, through psycopg 3."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from sqlalchemy import BindParameter, ColumnElement, Insert, TableValuedAlias, Update, bindparam, column, func
 from sqlalchemy import select as sql_select
@@ -8,13 +8,15 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.visitors import ExternallyTraversible
 
+from relay_billing.store.account_shapes import OWN, AccountShape, listed
+from relay_billing.store.account_words import AccountWords
 from relay_billing.store.commands import Command, Rows
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.failures import afresh, again
-from relay_billing.store.fast_hold import fast_hold
-from relay_billing.store.fast_hold_batch import fast_holds
+from relay_billing.store.fast_hold import fast_hold, hold_of
+from relay_billing.store.fast_hold_batch import fast_holds, holds_of
 from relay_billing.store.fast_paths import FastPaths
-from relay_billing.store.fast_settle import fast_settles
+from relay_billing.store.fast_settle import fast_settles, settles_of
 
 
 def _unnested(columns: dict[str, ColumnElement[object]]) -> TableValuedAlias:
@@ -56,5 +58,26 @@ def set_based(statement: Insert | Update, rows: Rows) -> Command:
     return Command(_set_based(statement, names), arrays, touches, constant=True)
 
 
-_FAST = FastPaths(fast_hold, fast_holds, fast_settles)
-POSTGRESQL = Dialect("postgresql", insert, (), None, None, set_based, _FAST, again, afresh)
+def _fast_for(shape: AccountShape) -> FastPaths:
+    words = AccountWords(shape)
+    return FastPaths(
+        partial(fast_hold, hold_of(words, asks_subscriptions=True), hold_of(words, asks_subscriptions=False)),
+        partial(fast_holds, holds_of(words)),
+        partial(fast_settles, settles_of(words)),
+    )
+
+
+FAST = _fast_for(OWN)
+POSTGRESQL = Dialect(
+    "postgresql",
+    insert,
+    (),
+    None,
+    None,
+    set_based,
+    FAST,
+    again,
+    afresh,
+    columns=listed(func.current_schema()),
+    fast_for=_fast_for,
+)

@@ -19,7 +19,7 @@ def fill_accounts(sheet: Worksheet, wallets: Reply, subscriptions: Reply, keys: 
     """Put rows of the three account tables on the worksheet."""
     sheet.wallets.update({row["id"]: Wallet(**row) for row in wallets.rows})
     for row in subscriptions.rows:
-        sheet.subscriptions[row["id"]] = Subscription(**{name: row[name] for name in _SUBSCRIPTION})
+        sheet.subscriptions[row["id"]] = Subscription(**{name: row[name] for name in _SUBSCRIPTION if name in row})
     for row in keys.rows:
         values = {**row, "unlimited_quota": bool(row["unlimited_quota"])}
         sheet.tokens[row["id"]] = Token(**values)

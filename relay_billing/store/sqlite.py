@@ -1,9 +1,10 @@
 """SQLite, for one machine: write-ahead log, one writer at a time, foreign keys on."""
 
-from sqlalchemy import Insert, Update
+from sqlalchemy import Insert, Text, Update, case, column, func, literal, select, union_all
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
+from relay_billing.schema import ACCOUNT_TABLES
 from relay_billing.store.commands import Command, Rows
 from relay_billing.store.dialects import Dialect
 
@@ -24,6 +25,19 @@ def _transient(error: DBAPIError) -> bool:
     return "locked" in words or "busy" in words
 
 
+_COLUMNS = union_all(
+    *(
+        select(
+            literal(name).label("table_name"),
+            column("name", Text).label("column_name"),
+            # Whatever a column's type is called, its integers have 64 bits.
+            case((func.lower(column("type", Text)).contains("int"), "bigint"), else_=column("type", Text)).label(
+                "data_type"
+            ),
+        ).select_from(func.pragma_table_info(name).table_valued("name", "type"))
+        for name in ACCOUNT_TABLES
+    )
+)
 SQLITE = Dialect(
     "sqlite",
     insert,
@@ -41,4 +55,5 @@ SQLITE = Dialect(
     None,
     _transient,
     one_writer=True,
+    columns=_COLUMNS,
 )

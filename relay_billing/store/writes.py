@@ -10,6 +10,7 @@ from relay_billing.domain.sessions import BillingSession
 from relay_billing.domain.webhooks import events_of
 from relay_billing.domain.worksheet import Worksheet
 from relay_billing.store import dead_letters, statements, webhooks
+from relay_billing.store.account_statements import AccountStatements
 from relay_billing.store.commands import Command, Load, Rows
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.last import Last
@@ -106,21 +107,29 @@ def _account_writes(sheet: Worksheet, dialect: Dialect) -> list[Command]:
         for of in touched:
             used, requests = sheet.usage.get(of, (0, 0))
             rows.append({"of": of, "delta": wallet_deltas.get(of, 0), "used": used, "requests": requests})
-        commands.append(dialect.many(statements.MOVE_WALLET, rows))
-    subscription_rows = _subscription_rows(sheet, by_type[AccountType.SUBSCRIPTION])
+        commands.append(dialect.many(dialect.accounts.move_wallet, rows))
+    subscription_rows = _subscription_rows(sheet, dialect.accounts, by_type[AccountType.SUBSCRIPTION])
     if subscription_rows:
-        commands.append(dialect.many(statements.MOVE_SUBSCRIPTION, subscription_rows))
-    token_rows = [{"of": of, "delta": delta} for of, delta in sorted(by_type[AccountType.TOKEN].items()) if delta]
+        commands.append(dialect.many(dialect.accounts.move_subscription, subscription_rows))
+    stamp = {"at": sheet.now} if dialect.accounts.token_stamp else {}
+    deltas = by_type[AccountType.TOKEN]
+    token_rows = [{"of": of, "delta": delta, **stamp} for of, delta in sorted(deltas.items()) if delta]
     if token_rows:
-        commands.append(dialect.many(statements.MOVE_TOKEN, token_rows))
+        commands.append(dialect.many(dialect.accounts.move_token, token_rows))
     return commands
 
 
-def _subscription_rows(sheet: Worksheet, deltas: Mapping[int, int]) -> list[dict[str, object]]:
+def _subscription_rows(
+    sheet: Worksheet, accounts: AccountStatements, deltas: Mapping[int, int]
+) -> list[dict[str, object]]:
     touched = sorted({of for of, delta in deltas.items() if delta} | set(sheet.turns))
     rows: list[dict[str, object]] = []
     for of in touched:
-        now = sheet.subscriptions[of]
-        row = {"of": of, "delta": deltas.get(of, 0), "last": now.last_reset_time, "next": now.next_reset_time}
-        rows.append({**row, "to_status": now.status})
+        row: dict[str, object] = {"of": of, "delta": deltas.get(of, 0)}
+        if accounts.turns:
+            now = sheet.subscriptions[of]
+            row |= {"last": now.last_reset_time, "next": now.next_reset_time, "to_status": now.status}
+        if accounts.subscription_stamp:
+            row["at"] = sheet.now
+        rows.append(row)
     return rows

@@ -115,7 +115,7 @@ def test_a_busy_database_is_an_error_of_sqlalchemy_that_is_tried_again(impatient
     assert SQLITE.transient(busy.value)
     rows = [{"of": 1, "delta": 1, "used": 0, "requests": 0}]
     with pytest.raises(OperationalError) as refused:
-        direct.carried_out(impatient, [SQLITE.many(statements.MOVE_WALLET, rows)])
+        direct.carried_out(impatient, [SQLITE.many(SQLITE.accounts.move_wallet, rows)])
     assert SQLITE.transient(refused.value)
     assert "UPDATE users" in str(refused.value.statement)
 

@@ -1,7 +1,8 @@
 """Batches end the same with the fast paths as without them: every answer, and every row of every table."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -9,12 +10,13 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob
-from relay_billing.domain.choices import SubscriptionOverflow
+from relay_billing.domain.choices import Accounts, Calendar, SubscriptionOverflow
 from relay_billing.flows import settlements
 from relay_billing.schema import tokens, users
 from tests.fixtures import accounts as tables
 from tests.fixtures.accounts import START
 from tests.fixtures.names import NASTY
+from tests.fixtures.new_api import new_api_rows
 from tests.fixtures.twins import Twins, answered, stored, twins, unchained
 
 DAY_S = 86_400
@@ -107,6 +109,9 @@ POLICIES = st.builds(
     wallet_low_quota=st.sampled_from([0, 300]),
     intent_grace=st.just(0),
 )
+RELAYS_POLICIES = st.builds(
+    replace, POLICIES, accounts=st.just(Accounts.NEW_API), subscription_calendar=st.sampled_from(list(Calendar))
+)
 
 
 @st.composite
@@ -137,9 +142,40 @@ def accounts(draw: st.DrawFn) -> dict[str, tables.Rows]:
     }
 
 
-@pytest.fixture(scope="module")
-def both(postgresql_url: str) -> Iterator[Twins]:
-    with twins(postgresql_url) as made:
+@st.composite
+def relays_accounts(draw: st.DrawFn) -> dict[str, tables.Rows]:
+    """The same in a relay's own tables, with what only these can have."""
+    rows = draw(accounts())
+    amount = st.sampled_from([None, 0, 10**6])
+    overflow = st.sampled_from([None, True, False])
+    mostly = st.sampled_from([None, None, None, None, DELETED])
+    user = [
+        {**each, "status": draw(st.sampled_from([1, 1, 1, 2, None])), "deleted_at": draw(mostly)}
+        | draw(st.sampled_from([{}, {}, {"quota": None, "used_quota": None, "request_count": None}]))
+        for each in rows["user"]
+    ]
+    token = [
+        {**each, "status": draw(st.sampled_from([1, 1, 1, 2, 4, None])), "deleted_at": draw(mostly)}
+        | {"expired_time": draw(st.sampled_from([-1, -1, 0, START + 60])), "used_quota": draw(amount)}
+        | draw(st.sampled_from([{}, {}, {"remain_quota": None}, {"unlimited_quota": None}]))
+        for each in rows["token"]
+    ]
+    plan = [{**each, "allow_wallet_overflow": draw(overflow)} for each in rows["plan"]]
+    subscription = [
+        {**each, "allow_wallet_overflow": draw(overflow)}
+        | {"last_reset_time": draw(st.sampled_from([None, 0, START - 9])), "next_reset_time": draw(NEXT)}
+        for each in rows["subscription"]
+    ]
+    return {"user": user, "token": token, "plan": plan, "subscription": subscription}
+
+
+DELETED = datetime(2026, 1, 1, tzinfo=UTC)
+NEXT = st.sampled_from([None, 0, START + 40, START + DAY_S])
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["our own tables", "a relay's tables"])
+def both(postgresql_url: str, request: pytest.FixtureRequest) -> Iterator[Twins]:
+    with twins(postgresql_url, beside=request.param) as made:
         yield made
 
 
@@ -162,11 +198,15 @@ def test_whatever_comes_the_books_are_those_of_the_general_path(both: Twins, pyt
         print_blob=True,
         suppress_health_check=list(HealthCheck),
     )
-    @given(policy=POLICIES, rows=accounts(), steps=STEPS)
+    @given(
+        policy=RELAYS_POLICIES if both.beside else POLICIES,
+        rows=relays_accounts() if both.beside else accounts(),
+        steps=STEPS,
+    )
     def play(policy: Policy, rows: dict[str, tables.Rows], steps: list[Step]) -> None:
         both.empty()
         for engine in both.engines():
-            tables.given(engine, **rows)
+            (new_api_rows if both.beside else tables.given)(engine, **rows)
         fast, general = both.ledgers(policy)
         for step in steps:
             both.clock.at += step.seconds
@@ -176,7 +216,7 @@ def test_whatever_comes_the_books_are_those_of_the_general_path(both: Twins, pyt
             assert answered(fast, step) == expected
             event(f"{step.name}: {type(expected).__name__}")
         assert stored(both.fast) == stored(both.general)
-        assert fast.reconcile() == general.reconcile()
+        assert list(fast.findings()) == list(general.findings())
         assert [unchained(engine) for engine in both.engines()] == [[], []]
 
     play()
