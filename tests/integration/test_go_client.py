@@ -102,8 +102,8 @@ def test_a_go_relay_loses_and_doubles_nothing_while_its_door_is_killed(site: Sit
         user=[{"id": of, "quota": WEALTH} for of in rows],
         token=[{"id": of, "user_id": of, "remain_quota": WEALTH} for of in rows],
     )
-    settings: dict[str, object] = {**SETTINGS, "trust_quota": 0}
-    site.worker(**settings)
+    settings = {**SETTINGS, "trust_quota": 0}
+    site.worker("worker", 2, **settings)
     site.spawn((*CELERY, "beat"), environment(site.database_url, site.broker.url, tmp_path / "beat", **settings))
     door = start_door(site, **settings)
     relay = site.spawn((str(binary), f"http://127.0.0.1:{door.port}", str(diary), "1"), dict(os.environ))
