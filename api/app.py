@@ -12,7 +12,6 @@ from api.call import Receive
 from api.draining import Draining
 from api.gate import Gate, Send
 from api.keys import Keys, loopback
-from api.metrics import Metrics
 from api.openapi import description
 from api.probes import Probes
 from api.routes import Route, Routes
@@ -87,8 +86,7 @@ class Application:
             log.warning("no key was ever made: whoever is on this host may do everything")
         found = routes(self._client, Probes(registry, self._draining, lambda: document))
         document = description(found, version("relay-billing"))
-        self._gate = gate = Gate(Routes(found), keys, settings.api_max_inflight)
-        gate.count_into(Metrics(registry, lambda: gate.in_hand))
+        self._gate = Gate(Routes(found), keys, settings.api_max_inflight, registry)
         self._draining.watch()
 
 

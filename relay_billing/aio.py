@@ -30,7 +30,7 @@ YOUNG_MS = 1_000
 """A cancelled call gives back only a hold younger than this: an older one was taken by an earlier call of its id."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AsyncClientSession(BillingSession):
     """A session that its relay can close, awaited."""
 
@@ -56,7 +56,7 @@ class AsyncClientSession(BillingSession):
 
 
 def _bound(session: BillingSession, client: "AsyncBillingClient", closing: Closing | None = None) -> AsyncClientSession:
-    return AsyncClientSession(**session.values(), client=client, closing=closing or Closing())
+    return session.copied_as(AsyncClientSession, {"client": client, "closing": closing or Closing()})
 
 
 class AsyncBillingClient(Door):

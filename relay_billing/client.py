@@ -34,7 +34,7 @@ HOLDS_ALONE = 4
 batch of so few costs more than it saves. Settles and refunds are always gathered, because they share a message."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ClientSession(BillingSession):
     """A session that its relay can close."""
 
@@ -60,7 +60,7 @@ class ClientSession(BillingSession):
 
 
 def _bound(session: BillingSession, client: "BillingClient", closing: Closing | None = None) -> ClientSession:
-    return ClientSession(**session.values(), client=client, closing=closing or Closing())
+    return session.copied_as(ClientSession, {"client": client, "closing": closing or Closing()})
 
 
 def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:

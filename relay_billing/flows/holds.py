@@ -12,6 +12,7 @@ from relay_billing.domain.sessions import BillingSession
 from relay_billing.flows.context import Context
 from relay_billing.store import loads
 from relay_billing.store.commands import Command, Steps
+from relay_billing.store.last import Last
 from relay_billing.store.rows import session_of
 from relay_billing.store.statements import READ_SESSIONS
 from relay_billing.store.writes import write
@@ -75,7 +76,7 @@ def reserve(context: Context, request_id: str, target_quota: int) -> Steps[Billi
 def get(context: Context, request_id: str) -> Steps[BillingSession]:
     """The session as it stands. Raises InvalidRequest or UnknownSession."""
     checks.request_id(request_id)
-    (found,) = yield [Command.of_constant(READ_SESSIONS, ids=[request_id])]
+    (found,) = yield Last([Command.of_constant(READ_SESSIONS, ids=[request_id])])
     if not found.rows:
         raise UnknownSession(request_id)
     return session_of(found.rows[0])
