@@ -32,11 +32,11 @@ class Body(Generic[Fields]):
         """The fields that are there. Raises InvalidRequest, naming the field."""
         try:
             fields = self._decode(body)
+            # A field brings a colon: as many colons as known fields leave none for a second or an unknown one.
+            if bytes(body).count(b":") != len(fields):
+                self._look(json.loads(bytes(body), object_pairs_hook=list, parse_int=str))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise refusal(error) from None
-        # A field brings a colon: as many colons as known fields leave none for a second or an unknown one.
-        if bytes(body).count(b":") != len(fields):
-            self._look(json.loads(bytes(body), object_pairs_hook=list))
         return cast("Fields", fields)
 
     def _look(self, pairs: list[tuple[str, object]]) -> None:

@@ -85,10 +85,19 @@ def test_a_field_that_comes_twice_or_is_unknown_is_found_however_it_is_written()
         (b'{"quota":1,"qu\\u006fta":2}', "quota"),
         (b'{"":1}', ""),
         (b'{"a:b":1,"quota":1}', "a:b"),
+        (b'{"a":' + b"1" * 5_000 + b"}", "a"),
+        (b'{"quota":' + b"1" * 5_000 + b"}", "quota"),
+        (b'{"a":[1,2.5,{"quota":1,"quota":2}]}', "a"),
     ):
         with pytest.raises(InvalidRequest) as found:
             HOLD.read(body)
         assert found.value.field == field
+
+
+def test_however_deep_a_body_is_nested_it_is_refused() -> None:
+    for depth in range(1, 1_500, 7):
+        with pytest.raises(InvalidRequest):
+            HOLD.read(b'{"a":' + b"[" * depth + b"]" * depth + b"}")
 
 
 if __name__ == "__main__":
