@@ -30,9 +30,11 @@ WALLETS = {1: MILLION, 2: 50, 3: MUCH, 4: 0, 5: 1_000, 6: MILLION, 7: MILLION}
 TOKENS = {1: MILLION, 2: 1_000, 3: 0, 4: MILLION, 5: 10, 6: MILLION, 7: MILLION}
 """Quota by user, and by his token: the accounts that clients/go/internal/doortest names."""
 TRUSTED, SUBSCRIBED = 3, 4
-FAULTS = ("kill", "cut", "cut", "kill", "cut", "cut", "kill", "cut")
+FAULTS = ("kill", *("cut",) * 4) * 3
 """Kill: the door, which is started again. Cut: all connections between relay and door, which then takes young calls for
 abandoned, and gives their holds back."""
+CALLERS = 32
+"""So many that a cut meets some hold under way. Of a client that repeats such a hold too soon, the charge is lost."""
 SETTLES = 25
 """Settles between two of these, so that work was done after each."""
 CLOSED_WITHIN_S = 60.0
@@ -125,7 +127,7 @@ def test_a_go_relay_loses_and_doubles_nothing_while_its_door_is_killed_and_cut_o
     site.spawn((*CELERY, "beat"), environment(site.database_url, site.broker.url, tmp_path / "beat", **settings))
     door = start_door(site, **settings)
     proxy = proxied(door.port)
-    relay = site.spawn((str(binary), f"http://127.0.0.1:{proxy.port}", str(diary), "1"), dict(os.environ))
+    relay = site.spawn((str(binary), f"http://127.0.0.1:{proxy.port}", str(diary), "1", str(CALLERS)), dict(os.environ))
     until(diary.exists, TIMEOUT_S, "a diary")
     for fault in FAULTS:
         counted(lambda: promised([diary]), SETTLES, "settles that are safe", door)
