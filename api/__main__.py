@@ -1,5 +1,6 @@
 """`python -m api`: one door, on BILLING_API_ADDRESS and BILLING_API_PORT."""
 
+import resource
 import signal
 
 import uvicorn
@@ -16,6 +17,9 @@ def main() -> None:
     """Serve until a signal comes; then the exit code is 0."""
     app = make_app()
     settings = startup.settings()
+    # Each connection is a file; the soft limit is often 1,024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # When it has ended by a signal, uvicorn raises that signal once more: it must not kill the process then.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from api.answers import Answer
 from api.call import Call, HungUp, Message, Receive
 from api.keys import Keys
@@ -20,20 +22,17 @@ Send = Callable[[Message], Awaitable[None]]
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """What metrics call by name; all others are `other`."""
 ELSEWHERE = "other"
-OVERLOADED = Problem(503, "overloaded", "too many requests are in hand: nothing was done, try again")
+OVERLOADED = answer_of(Problem(503, "overloaded", "too many requests are in hand: nothing was done, try again"), None)
 
 
 class Gate:
     """One process's door. Plain ASGI: each layer around it would cost a hold a tenth."""
 
-    def __init__(self, routes: Routes, keys: Keys, max_in_hand: int) -> None:
+    def __init__(self, routes: Routes, keys: Keys, max_in_hand: int, registry: CollectorRegistry) -> None:
+        """`max_in_hand`: requests that are answered together; one more is refused. `registry`: of the metrics."""
         self._routes, self._keys, self._max = routes, keys, max_in_hand
-        self._metrics: Metrics | None = None
-        self.in_hand = 0
-
-    def count_into(self, metrics: Metrics) -> None:
-        """Count from now on."""
-        self._metrics = metrics
+        self._in_hand = 0
+        self._metrics = Metrics(registry, lambda: self._in_hand)
 
     async def answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -43,13 +42,11 @@ class Gate:
         try:
             made = await self._guarded(route, scope, call)
         except HungUp:
-            if self._metrics is not None:
-                self._metrics.hung_up()
+            self._metrics.hung_up()
             return
-        if self._metrics is not None:
-            method = scope["method"] if scope["method"] in METHODS else ELSEWHERE
-            path = ELSEWHERE if route is None else route.path
-            self._metrics.answered(path, method, made.status, made.code, time.perf_counter() - began)
+        method = scope["method"] if scope["method"] in METHODS else ELSEWHERE
+        path = ELSEWHERE if route is None else route.path
+        self._metrics.answered(path, method, made.status, made.code, time.perf_counter() - began)
         length = (b"content-length", str(len(made.body)).encode())
         await send({"type": "http.response.start", "status": made.status, "headers": [*made.headers, length]})
         await send({"type": "http.response.body", "body": made.body})
@@ -74,13 +71,13 @@ class Gate:
             raise Problem(405, "method_not_allowed", f"{route.path} takes {route.allow}", headers=allow)
         if not route.counted:
             return await self._let_in(route, scope, call)
-        if self.in_hand >= self._max:
-            raise OVERLOADED
-        self.in_hand += 1
+        if self._in_hand >= self._max:
+            return OVERLOADED
+        self._in_hand += 1
         try:
             return await self._let_in(route, scope, call)
         finally:
-            self.in_hand -= 1
+            self._in_hand -= 1
 
     async def _let_in(self, route: Route, scope: dict[str, Any], call: Call) -> Answer:
         if route.scope is not None:

@@ -4,13 +4,17 @@ import asyncio
 import hmac
 import ipaddress
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 from api.problems import CHALLENGE, Problem
 from relay_billing.aio import AsyncBillingClient
 from relay_billing.domain.api_keys import ApiKey, Scope, digest_of
 from relay_billing.flows import key_checks
+
+Found = TypeVar("Found")
 
 REMEMBERED_S = 5.0
 """Seconds for which a look-up is good: a key that was made, revoked or has expired is treated so within these."""
@@ -38,7 +42,7 @@ class Keys:
         self._open_until: float | None = None
         self._keys: dict[str, Seen] = {}
         self._strangers: dict[str, Seen] = {}
-        self._looking: dict[str, asyncio.Task[Seen]] = {}
+        self._looking: dict[str, asyncio.Task[Any]] = {}
         self._looks = asyncio.Semaphore(MAX_LOOKING)
 
     async def open_unless_made(self) -> bool:
@@ -53,14 +57,14 @@ class Keys:
         `server`: the address at which the call came in; None, or a path: a UNIX socket.
         """
         now = time.monotonic()
-        if self._open_until is not None and (now < self._open_until or await self.open_unless_made()):
+        if self._open_until is not None and (now < self._open_until or await self._shared("", self.open_unless_made)):
             if server is None or loopback(server[0]):
                 return
             raise Problem(401, "unauthorized", "without keys this door serves its own host alone", headers=CHALLENGE)
         digest = digest_of(_bearer(authorization))
         seen = self._keys.get(digest) or self._strangers.get(digest)
         if seen is None or seen.until <= now:
-            seen = await self._look_up(digest)
+            seen = await self._shared(digest, partial(self._look_up, digest))
         key = seen.key
         if key is None or not key.active(time.time_ns() // 1_000_000):
             raise Problem(401, "unauthorized", "the key opens nothing: unknown, revoked or expired", headers=CHALLENGE)
@@ -68,15 +72,15 @@ class Keys:
             has = ", ".join(key.scopes)
             raise Problem(403, "forbidden", f"key {key.name!r} may not do this: it has {has}, this needs {scope}")
 
-    async def _look_up(self, digest: str) -> Seen:
-        """Look a digest up, once for all calls that wait for it: the task is no caller's, so none can cancel it."""
-        task = self._looking.get(digest)
+    async def _shared(self, what: str, look: Callable[[], Coroutine[None, None, Found]]) -> Found:
+        """Look once for all calls that wait for the same: the task is no caller's, so none can cancel it."""
+        task: asyncio.Task[Found] | None = self._looking.get(what)
         if task is None:
-            task = self._looking[digest] = asyncio.get_running_loop().create_task(self._found(digest))
-            task.add_done_callback(lambda _: self._looking.pop(digest, None))
+            task = self._looking[what] = asyncio.get_running_loop().create_task(look())
+            task.add_done_callback(lambda _: self._looking.pop(what, None))
         return await asyncio.shield(task)
 
-    async def _found(self, digest: str) -> Seen:
+    async def _look_up(self, digest: str) -> Seen:
         async with self._looks:
             row = await self._client.read(key_checks.look_up, digest)
         key = row[1] if row is not None and hmac.compare_digest(row[0], digest) else None

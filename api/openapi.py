@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -10,6 +9,7 @@ import msgspec
 from api.answers import encode
 from api.describing import DESCRIBED, FIELDS
 from api.fields import EndedFields, EndFields, ProblemFields, RefundFields, ReserveFields, SettleFields
+from api.problems import phrase
 from api.routes import Route
 from relay_billing.domain.checks import MAX_BATCH
 from relay_billing.domain.requests import HoldFields
@@ -143,7 +143,7 @@ def _operation(route: Route) -> Schema:
         made["requestBody"] = {"required": said.body != "Refund", "content": content}
     contents = {status: _answer(each) for status, each in said.answers.items()} | dict.fromkeys(said.problems, PROBLEM)
     for status, each in contents.items():
-        made["responses"][str(status)] = {"description": HTTPStatus(status).phrase, "content": each.shown}
+        made["responses"][str(status)] = {"description": phrase(status), "content": each.shown}
     if route.scope is not None:
         made["security"] = [{"key": []}]
         made["x-scope"] = route.scope.value

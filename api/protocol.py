@@ -2,7 +2,7 @@
 
 Read in uvicorn 0.54: `HttpToolsProtocol` is given to `uvicorn --http` by its name, which is public; its callbacks are
 those of asyncio's protocols and of httptools' parser. `timeout_keep_alive` begins only after an answer, and nothing
-bounds the time or the size of a head. `tests/integration/test_api_bounds.py` fails when these parts move.
+bounds the time or the size of a head. `tests/integration/test_api_faults.py` fails when these parts move.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ ANSWER_S = 60.0
 """Seconds within which it must have been answered, and the answer taken; a call to the database has 15."""
 MAX_HEAD = 65_536
 """Bytes of a head."""
+REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 LOOK_S = 5.0
 """Seconds between looks at a connection: a limit is kept within these. No timer is made for a request."""
 
@@ -92,6 +93,10 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._head > MAX_HEAD:
                 self._refuse(Problem(431, "head_too_large", f"a head has at most {MAX_HEAD:,} bytes"))
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, in the words of uvicorn."""
+        self._refuse(Problem(400, "invalid_request", msg))
+
     def on_headers_complete(self) -> None:
         """A head has come."""
         self._head = None
@@ -125,6 +130,3 @@ class BoundedProtocol(HttpToolsProtocol):
             ]
             self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + made.body)
         self.transport.close()
-
-
-REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large"}

@@ -12,6 +12,7 @@ from mkdocs.structure.pages import Page
 MARK = "<!-- openapi -->"
 """Put the reference here."""
 SOURCE = Path(__file__).with_name("openapi.json")
+PROBLEM = "application/problem+json"
 Schema = dict[str, Any]
 
 
@@ -66,13 +67,17 @@ def _operation(path: str, method: str, said: Schema) -> Iterator[str]:
     if "requestBody" in said:
         (content,) = said["requestBody"]["content"].values()
         yield f"Body: {_kind(content['schema'])}\n"
-    yield "| status | answer |"
-    yield "|---|---|"
+    answers, problems = [], []
     for status, answer in sorted(said["responses"].items()):
         ((kind, content),) = answer["content"].items()
         shown = _kind(content["schema"]) if "$ref" in content["schema"] else kind
-        yield f"| {status} {answer['description']} | {shown} |"
-    yield ""
+        if kind == PROBLEM:
+            problems.append(status)
+        else:
+            answers.append(f"{status} {answer['description']}: {shown}")
+    yield "; ".join(answers) + ".\n"
+    if problems:
+        yield f"{_kind({'$ref': '/Problem'})}: {', '.join(problems)}.\n"
 
 
 def reference(document: Schema) -> str:

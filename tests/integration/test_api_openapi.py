@@ -1,5 +1,6 @@
 """The door answers as its description says, which is valid, and says all that there is."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,15 @@ def test_the_door_answers_as_it_is_described(door: HttpDoor, batches: bool, chec
     assert "No issues found" in done.stdout or "passed" in done.stdout, done.stdout
     # Whatever was asked, every balance is right.
     assert Ledger(door.engine, Policy(trust_quota=0)).reconcile() == []
+
+
+def test_the_calls_of_the_page_are_answered_as_it_says(door: HttpDoor) -> None:
+    page = (ROOT / "docs" / "http.md").read_text()
+    calls = page[page.index("## Every call, with curl") : page.index("## Problems")]
+    typed = "\n".join(re.findall(r"^```sh\n(.*?)^```", calls, re.MULTILINE | re.DOTALL))
+    own = typed.replace("http://127.0.0.1:8090", f"http://127.0.0.1:{door.port}").replace("rb_…", str(door.key))
+    done = subprocess.run(("bash", "-eu"), input=own, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    statuses = [int(each) for each in re.findall(r"^HTTP/1.1 (\d+)", done.stdout, re.MULTILINE)]
+    assert statuses == [201, 201, 200, 200, 202, 202, 202, *[200] * 9], done.stdout
+    assert '"needs_refund":true' in done.stdout
