@@ -216,7 +216,7 @@ func TestAnAddressThatCannotBeUsedIsRefusedWithoutRepeatingIt(t *testing.T) {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
-	for _, options := range []relaybilling.Options{{Key: "a\r\nb"}, {Timeout: -1}, {Attempts: -1}, {Connections: -1}} {
+	for _, options := range []relaybilling.Options{{Key: "a\r\nb"}, {Timeout: -1}, {Timeout: 1999 * time.Millisecond}, {Attempts: -1}, {Connections: -1}} {
 		var refused *relaybilling.InvalidRequest
 		if _, err := relaybilling.New("http://door", options); !errors.As(err, &refused) {
 			t.Errorf("%+v: %v", options, err)
@@ -290,8 +290,8 @@ func TestWhatMayPassIsTriedAgainWithTheSameBody(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client, asked := fake(t, relaybilling.Options{}, inTurn(trouble, trouble, say(201, row)))
-			if _, err := client.Hold(within(t, patience), good); err != nil {
+			client, asked := fake(t, relaybilling.Options{}, inTurn(trouble, trouble, say(202, `{"request_id":"r1"}`)))
+			if err := client.Settle(within(t, patience), "r1", 5, ""); err != nil {
 				t.Fatal(err)
 			}
 			if len(asked) != 3 {
@@ -375,7 +375,7 @@ func TestTheContextEndsACall(t *testing.T) {
 func TestAnAttemptThatTakesTooLongIsMadeAgainAndIsNotTheCallersDeadline(t *testing.T) {
 	release := make(chan struct{})
 	stuck := func(http.ResponseWriter, *http.Request) { <-release }
-	client, asked := fake(t, relaybilling.Options{Timeout: 100 * time.Millisecond, Attempts: 2}, stuck)
+	client, asked := fake(t, relaybilling.Options{Timeout: 2 * time.Second, Attempts: 2}, stuck)
 	defer close(release)
 	_, err := client.Get(within(t, patience), "r1")
 	var away *relaybilling.Unavailable
@@ -626,6 +626,61 @@ func TestAKeptConnectionThatTheDoorHasClosedCostsNoAttempt(t *testing.T) {
 	for call := 0; call < 3; call++ {
 		if err := client.Settle(within(t, patience), "r1", 5, ""); err != nil {
 			t.Errorf("call %d: %v", call, err)
+		}
+	}
+}
+
+func TestAHoldIsNotRepeatedWhileTheDoorMayTakeItForAbandoned(t *testing.T) {
+	for name, trouble := range map[string]http.HandlerFunc{
+		"hung up":       hangUp,
+		"a proxy's own": say(502, "<html>bad gateway</html>"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client, asked := fake(t, relaybilling.Options{}, inTurn(trouble, say(201, row)))
+			began := time.Now()
+			if _, err := client.Hold(within(t, patience), good); err != nil || len(asked) != 2 {
+				t.Errorf("%v after %d attempts", err, len(asked))
+			}
+			if took := time.Since(began); took < 1500*time.Millisecond {
+				t.Errorf("repeated after %s", took)
+			}
+			client, asked = fake(t, relaybilling.Options{}, trouble)
+			_, err := client.HoldMany(within(t, 2*time.Second), []relaybilling.HoldRequest{good})
+			var away *relaybilling.Unavailable
+			if !errors.As(err, &away) || away.RetryAfter != 1500*time.Millisecond || len(asked) != 1 {
+				t.Errorf("%v after %d attempts: the second would have been cut off", err, len(asked))
+			}
+		})
+	}
+}
+
+func TestAHoldThatNeverReachedTheDoorIsRepeatedSoon(t *testing.T) {
+	client, err := relaybilling.New("http://127.0.0.1:1", relaybilling.Options{Attempts: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	_, err = client.Hold(within(t, patience), good)
+	var away *relaybilling.Unavailable
+	if !errors.As(err, &away) || away.RetryAfter != 0 || time.Since(began) > time.Second {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+func TestASessionIsOverOnceSomebodyHasBegunToEndIt(t *testing.T) {
+	refund := "refund"
+	for _, of := range []struct {
+		session relaybilling.Session
+		over    bool
+	}{
+		{relaybilling.Session{State: "preconsumed"}, false},
+		{relaybilling.Session{State: "preconsumed", Intent: &refund}, true},
+		{relaybilling.Session{State: "expired"}, true},
+		{relaybilling.Session{State: "settled"}, true},
+	} {
+		if of.session.Over() != of.over {
+			t.Errorf("%+v", of.session)
 		}
 	}
 }

@@ -16,13 +16,14 @@ import (
 
 // ledger is a door that keeps the ends it has taken, in order, and refuses as a test says.
 type ledger struct {
-	mu     sync.Mutex
-	taken  []string
-	sizes  []int
-	away   bool
-	status int // of a whole call that is refused
-	judge  func(id string) string
-	held   chan struct{} // closed: answers may go out; nil: they always may
+	mu         sync.Mutex
+	taken      []string
+	sizes      []int
+	away       bool
+	status     int // of a whole call that is refused
+	retryAfter string
+	judge      func(id, what string) string // the code of a problem; empty: taken
+	held       chan struct{}                // closed: answers may go out; nil: they always may
 }
 
 func (l *ledger) set(change func()) {
@@ -48,6 +49,7 @@ func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if l.status != 0 {
+		w.Header().Set("Retry-After", l.retryAfter)
 		say(l.status, `{"code":"unauthorized","detail":"no such key"}`)(w, r)
 		return
 	}
@@ -58,16 +60,16 @@ func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.sizes = append(l.sizes, len(ends))
 	answers := make([]string, len(ends))
 	for at, end := range ends {
+		what := "refund"
+		if end.ActualQuota != nil {
+			what = fmt.Sprint(*end.ActualQuota)
+		}
 		if l.judge != nil {
-			if code := l.judge(end.RequestID); code != "" {
+			if code := l.judge(end.RequestID, what); code != "" {
 				answers[at] = fmt.Sprintf(`{"code":%q,"status":%d}`, code, map[string]int{
 					"invalid_request": 400, "billing_unavailable": 503}[code])
 				continue
 			}
-		}
-		what := "refund"
-		if end.ActualQuota != nil {
-			what = fmt.Sprint(*end.ActualQuota)
 		}
 		l.taken = append(l.taken, end.RequestID+"="+what)
 		answers[at] = fmt.Sprintf(`{"request_id":%q}`, end.RequestID)
@@ -126,8 +128,8 @@ func TestEndsAreGatheredAndKeepTheirOrder(t *testing.T) {
 func TestTheEndsOfOneSessionAreNeverInOneBatchAndNeverOvertake(t *testing.T) {
 	door, refusals := &ledger{held: make(chan struct{})}, 0
 	// The first end of x is not taken twice; its second must wait all that time.
-	door.judge = func(id string) string {
-		if id == "x" && refusals < 2 {
+	door.judge = func(id, what string) string {
+		if id == "x" && what == "1" && refusals < 2 {
 			refusals++
 			return "billing_unavailable"
 		}
@@ -188,7 +190,7 @@ func TestAnEnderGoesOnUntilTheDoorIsBack(t *testing.T) {
 }
 
 func TestAnEndThatIsRefusedForGoodIsReportedAndHarmsNobody(t *testing.T) {
-	door := &ledger{judge: func(id string) string {
+	door := &ledger{judge: func(id, _ string) string {
 		if id == "bad" {
 			return "invalid_request"
 		}
@@ -358,4 +360,19 @@ func TestManyCallersLoseNothingWhileTheDoorComesAndGoes(t *testing.T) {
 	if len(seen) != callers*each {
 		t.Errorf("%d of %d are safe", len(seen), callers*each)
 	}
+}
+
+func TestAFlushCutsAPauseShort(t *testing.T) {
+	door := &ledger{status: 503, retryAfter: "5"}
+	client, _ := fake(t, relaybilling.Options{}, door.ServeHTTP)
+	seen := make(chan error, 10)
+	ender := client.NewEnder(relaybilling.EnderOptions{OnTrouble: func(err error) { seen <- err }})
+	queue(t, ender, "r1", 5)
+	<-seen
+	door.set(func() { door.status = 0 })
+	began := time.Now()
+	if unsafe, err := ender.Flush(within(t, patience)); err != nil || time.Since(began) > 3*time.Second {
+		t.Errorf("%v left, %v, after %s", unsafe, err, time.Since(began))
+	}
+	closed(t, ender)
 }

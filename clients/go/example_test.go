@@ -31,7 +31,7 @@ func (r *relay) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		refuse(w, err)
 		return
 	}
-	if session.Intent != nil || session.ClosedAt != nil {
+	if session.Over() {
 		http.Error(w, "answered before", http.StatusConflict) // a second call of the model would be given away
 		return
 	}

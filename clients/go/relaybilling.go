@@ -41,6 +41,7 @@ const (
 	maxRequestID, maxModelName, maxReason = 64, 255, 64 // characters
 	maxHoldTTL                            = 10 * 366 * 24 * time.Hour
 
+	shortestTimeout    = 2 * time.Second  // more than the door's patience with a caller who hangs up
 	defaultTimeout     = 20 * time.Second // the door answers within 15 s, also while its database is away
 	defaultAttempts    = 6
 	defaultConnections = 128
@@ -49,14 +50,17 @@ const (
 	firstPause    = 50 * time.Millisecond
 	longestPause  = 2 * time.Second
 	maxRetryAfter = 5 * time.Second // of what a Retry-After may ask for
-	maxAnswer     = 8 << 20         // bytes; 500 sessions take under 2 MiB
+	// The door gives a hold back whose caller hangs up within its first second. So whoever has lost the answer of a hold
+	// waits longer, before the same hold is asked for again: it must not find one that is about to be given back.
+	abandoned = 1500 * time.Millisecond
+	maxAnswer = 8 << 20 // bytes; 500 sessions take under 2 MiB
 )
 
 // Options says how a Client reaches its door. The zero value is good for a door on loopback that has no keys.
 type Options struct {
 	// Key is the bearer key, "rb_…". Empty: none is sent.
 	Key string
-	// Timeout bounds one attempt of a call. Zero: 20 s. The call as a whole is bounded by its context.
+	// Timeout bounds one attempt of a call, 2 s at least. Zero: 20 s. The call as a whole is bounded by its context.
 	Timeout time.Duration
 	// Attempts is how often one call is made before it fails with Unavailable. Zero: 6, about 2 s of pauses.
 	Attempts int
@@ -89,8 +93,11 @@ func New(baseURL string, options Options) (*Client, error) {
 	if strings.ContainsAny(options.Key, "\r\n") {
 		return nil, invalid("", "Key", "must be one line")
 	}
-	if options.Timeout < 0 || options.Attempts < 0 || options.Connections < 0 {
-		return nil, invalid("", "options", "Timeout, Attempts and Connections must not be negative")
+	if options.Timeout != 0 && options.Timeout < shortestTimeout {
+		return nil, invalid("", "Timeout", fmt.Sprintf("must be at least %s, got %s", shortestTimeout, options.Timeout))
+	}
+	if options.Attempts < 0 || options.Connections < 0 {
+		return nil, invalid("", "options", "Attempts and Connections must not be negative")
 	}
 	client := &Client{
 		base:     strings.TrimRight(base.String(), "/") + "/v1/",
@@ -102,9 +109,6 @@ func New(baseURL string, options Options) (*Client, error) {
 	if options.Key != "" {
 		client.header.Set("Authorization", "Bearer "+options.Key)
 	}
-	// net/http repeats a request by itself where a kept connection turns out to be closed, if it knows that it may:
-	// this key says so. An empty value is not sent.
-	client.header["Idempotency-Key"] = []string{}
 	if options.Transport == nil {
 		options.Transport = pool(or(options.Connections, defaultConnections))
 	}
@@ -225,8 +229,7 @@ type Session struct {
 	TokenError   *string `json:"token_error"`
 	Parked       bool    `json:"parked"`
 	ParkedReason *string `json:"parked_reason"`
-	// Intent is settle or refund once one is safe; nil: nobody has ended the session yet. Before calling a model for a
-	// session that was Replayed, look here and at State: a second call would be given away.
+	// Intent is settle or refund once one is safe; nil: nobody has ended the session yet.
 	Intent      *string `json:"intent"`
 	IntentQuota *int64  `json:"intent_quota"`
 	NeedsRefund bool    `json:"needs_refund"`
@@ -238,7 +241,10 @@ type Session struct {
 
 // Hold holds quota before the call goes out (semantics §3). It fails with InvalidRequest, IdempotencyConflict,
 // InsufficientUserQuota, PreConsumeTokenQuotaFailed, QueryDataError, UpdateDataError, or Unavailable: then the hold may
-// stand or not, and the same call again says which.
+// stand or not, and the same call says which, RetryAfter later or more than a second after the context ended.
+//
+// The session may be Over: by an earlier call with this request id, or because the door took this call for abandoned
+// when its connection was cut. Don't call the model then; it would be given away.
 func (c *Client) Hold(ctx context.Context, request HoldRequest) (*Session, error) {
 	return c.hold(ctx, request, "sessions", c)
 }
@@ -254,7 +260,7 @@ func (c *Client) hold(ctx context.Context, request HoldRequest, path string, own
 		return nil, err
 	}
 	session := &Session{client: owner}
-	header, err := c.insist(ctx, http.MethodPost, path, body, session)
+	header, err := c.insist(ctx, call{http.MethodPost, path, body, true}, session)
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +283,7 @@ func (c *Client) HoldMany(ctx context.Context, requests []HoldRequest) ([]HoldRe
 			bodies, places = append(bodies, body), append(places, at)
 		}
 	}
-	answers, err := c.batch(ctx, c.insist, "sessions:batch", bodies, len(bodies), len(requests))
+	answers, err := c.batch(ctx, c.insist, call{http.MethodPost, "sessions:batch", bodies, true}, len(bodies), len(requests))
 	if err != nil {
 		return nil, err
 	}
@@ -310,11 +316,14 @@ func (c *Client) session(ctx context.Context, method, requestID, verb string, bo
 		return nil, err
 	}
 	session := &Session{client: c}
-	if _, err := c.insist(ctx, method, "sessions/"+segment(requestID)+verb, body, session); err != nil {
+	if _, err := c.insist(ctx, call{method, "sessions/" + segment(requestID) + verb, body, false}, session); err != nil {
 		return nil, err
 	}
 	return session.of(requestID)
 }
+
+// Over is whether the session has ended, or somebody has begun to end it: a settle now would charge nothing, or too late.
+func (s *Session) Over() bool { return s.Intent != nil || s.State != "preconsumed" }
 
 // of is the session, unless the answer was about another one.
 func (s *Session) of(requestID string) (*Session, error) {
@@ -345,7 +354,8 @@ func (c *Client) end(ctx context.Context, end End, verb string) error {
 		Reason      string `json:"reason,omitempty"`
 	}{end.ActualQuota, end.Reason}
 	var answer accepted
-	if _, err := c.insist(ctx, http.MethodPost, "sessions/"+segment(end.RequestID)+verb, body, &answer); err != nil {
+	path := "sessions/" + segment(end.RequestID) + verb
+	if _, err := c.insist(ctx, call{http.MethodPost, path, body, false}, &answer); err != nil {
 		return err
 	}
 	return isOf(answer.RequestID, end.RequestID)
@@ -425,7 +435,7 @@ func (c *Client) endMany(ctx context.Context, how caller, ends []End) ([]error, 
 			bodies, places = append(bodies, end), append(places, at)
 		}
 	}
-	answers, err := c.batch(ctx, how, "ends:batch", bodies, len(bodies), len(ends))
+	answers, err := c.batch(ctx, how, call{http.MethodPost, "ends:batch", bodies, false}, len(bodies), len(ends))
 	if err != nil {
 		return nil, err
 	}
@@ -440,9 +450,7 @@ func (c *Client) endMany(ctx context.Context, how caller, ends []End) ([]error, 
 }
 
 // batch posts what is good of a list of so many items, and returns as many answers.
-func (c *Client) batch(
-	ctx context.Context, how caller, path string, bodies any, good, size int,
-) ([]json.RawMessage, error) {
+func (c *Client) batch(ctx context.Context, how caller, posted call, good, size int) ([]json.RawMessage, error) {
 	if size < 1 || size > MaxBatch {
 		return nil, invalid("", "batch", fmt.Sprintf("must hold 1 to %d items, got %d", MaxBatch, size))
 	}
@@ -450,7 +458,7 @@ func (c *Client) batch(
 		return nil, nil
 	}
 	var answers []json.RawMessage
-	if _, err := how(ctx, http.MethodPost, path, bodies, &answers); err != nil {
+	if _, err := how(ctx, posted, &answers); err != nil {
 		return nil, err
 	}
 	if len(answers) != good {
@@ -522,7 +530,9 @@ type UnknownSession struct{ *common }
 // call has moved anything is not known: make it again, with the same values.
 type Unavailable struct {
 	*common
-	RetryAfter time.Duration // the door's wish; 0: none
+	// RetryAfter is how long to wait before the same call: what the door asks for, or, for a hold whose answer was lost,
+	// until the door no longer takes it for abandoned. 0: no time in particular.
+	RetryAfter time.Duration
 }
 
 // NotQueued: the Ender is full or closed. The end is not safe, and still the caller's.
@@ -607,7 +617,7 @@ func invalid(requestID, field, detail string) error {
 	}, field}
 }
 
-func unreachable(cause error) error {
+func unreachable(cause error) *Unavailable {
 	return &Unavailable{&Error{
 		Code: "billing_unavailable", Status: http.StatusServiceUnavailable, Detail: cause.Error(), cause: cause,
 	}, 0}
@@ -632,19 +642,30 @@ func decode(answer []byte, out any) error {
 	return nil
 }
 
+// call is a request to the door.
+type call struct {
+	method, path string
+	body         any
+	holds        bool // what is lost may be given back by the door
+}
+
 // caller is insist or once.
-type caller func(ctx context.Context, method, path string, body, out any) (http.Header, error)
+type caller func(ctx context.Context, of call, out any) (http.Header, error)
 
 // insist makes a call until it is answered, a bounded number of times.
-func (c *Client) insist(ctx context.Context, method, path string, body, out any) (http.Header, error) {
+func (c *Client) insist(ctx context.Context, of call, out any) (http.Header, error) {
 	for attempt := 1; ; attempt++ {
-		header, err := c.once(ctx, method, path, body, out)
+		header, err := c.once(ctx, of, out)
 		var away *Unavailable
 		if !errors.As(err, &away) || attempt == c.attempts || ctx.Err() != nil {
 			return header, err
 		}
 		pause := c.jitter.pause(attempt, away.RetryAfter)
-		if ends, bounded := ctx.Deadline(); bounded && time.Until(ends) < pause {
+		needed := pause
+		if of.holds {
+			needed += abandoned // an attempt that the context cuts off sooner would be given back
+		}
+		if ends, bounded := ctx.Deadline(); bounded && time.Until(ends) < needed {
 			return nil, err
 		}
 		timer := time.NewTimer(pause)
@@ -652,59 +673,71 @@ func (c *Client) insist(ctx context.Context, method, path string, body, out any)
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, unreachable(fmt.Errorf("%w after: %v", ctx.Err(), err))
+			ended := unreachable(fmt.Errorf("%w after: %v", ctx.Err(), err))
+			ended.RetryAfter = away.RetryAfter
+			return nil, ended
 		}
 	}
 }
 
 // once makes one attempt of a call.
-func (c *Client) once(ctx context.Context, method, path string, body, out any) (http.Header, error) {
+func (c *Client) once(ctx context.Context, of call, out any) (http.Header, error) {
 	attempt, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var sent bytes.Buffer
-	if body != nil {
+	if of.body != nil {
 		encoder := json.NewEncoder(&sent)
 		encoder.SetEscapeHTML(false)
-		if err := encoder.Encode(body); err != nil {
+		if err := encoder.Encode(of.body); err != nil {
 			return nil, invalid("", "body", err.Error())
 		}
 	}
-	request, err := http.NewRequestWithContext(attempt, method, c.base+path, bytes.NewReader(sent.Bytes()))
+	request, err := http.NewRequestWithContext(attempt, of.method, c.base+of.path, bytes.NewReader(sent.Bytes()))
 	if err != nil {
 		return nil, invalid("", "path", err.Error())
 	}
 	request.Header = c.header.Clone()
-	if body != nil {
+	if of.body != nil {
 		request.Header.Set("Content-Type", "application/json")
+	}
+	if !of.holds {
+		// net/http repeats a request by itself where a kept connection turns out to be closed, if it knows that it may:
+		// this key says so. An empty value is not sent.
+		request.Header["Idempotency-Key"] = []string{}
 	}
 	answer, err := c.http.Do(request)
 	if err != nil {
-		return nil, c.lost(ctx, attempt, err)
+		return nil, c.lost(ctx, attempt, of, err)
 	}
 	// Read to its end, so that the connection can be used again.
 	defer answer.Body.Close()
 	read, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
 	if err != nil {
-		return nil, c.lost(ctx, attempt, err)
+		return nil, c.lost(ctx, attempt, of, err)
 	}
 	if len(read) > maxAnswer {
 		return nil, unexpected(answer.StatusCode, fmt.Sprintf("more than %d bytes", maxAnswer))
 	}
 	if answer.StatusCode < 200 || answer.StatusCode > 299 {
-		return nil, refusal(answer, read)
+		return nil, refusal(answer, read, of)
 	}
 	return answer.Header, decode(read, out)
 }
 
 // lost is the error of an attempt without an answer. The end of its own time must not look like that of the caller's.
-func (c *Client) lost(call, attempt context.Context, err error) error {
-	if call.Err() == nil && attempt.Err() != nil {
+func (c *Client) lost(ctx, attempt context.Context, of call, err error) error {
+	if ctx.Err() == nil && attempt.Err() != nil {
 		err = fmt.Errorf("no answer within %s", c.timeout)
 	}
-	return unreachable(err)
+	away := unreachable(err)
+	var below *net.OpError
+	if of.holds && !(errors.As(err, &below) && below.Op == "dial") {
+		away.RetryAfter = abandoned
+	}
+	return away
 }
 
-func refusal(answer *http.Response, read []byte) error {
+func refusal(answer *http.Response, read []byte, of call) error {
 	var told problem
 	if json.Unmarshal(read, &told) != nil || told.Code == "" {
 		told = problem{Code: "unexpected_answer", Detail: fmt.Sprintf("HTTP %s: %.200q", answer.Status, read)}
@@ -714,7 +747,11 @@ func refusal(answer *http.Response, read []byte) error {
 	if err != nil || seconds < 0 {
 		seconds = 0 // none, or a date, which doors do not send: then the jitter alone decides
 	}
-	return told.typed(time.Duration(seconds) * time.Second)
+	retryAfter := time.Duration(seconds) * time.Second
+	if of.holds && told.Code == "unexpected_answer" && retryAfter < abandoned {
+		retryAfter = abandoned // a proxy's own: it may have hung up on the door
+	}
+	return told.typed(retryAfter)
 }
 
 // segment encodes an id as one segment of a path. url.PathEscape leaves ".", "..", "+" and ":" as they are, which some

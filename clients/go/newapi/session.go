@@ -41,11 +41,18 @@ type Billing[C any] struct {
 }
 
 // Begin holds quota for a request (semantics §3), with the errors of Client.Hold: Status, SkipRetry and Code of the
-// Error in them are what the relay answers.
+// Error in them are what the relay answers. Where the id is of a request that has ended, the Error's code is
+// already_ended: these relays do not look whether a session is over, and would call the model for nothing.
 func (b Billing[C]) Begin(ctx context.Context, hold relaybilling.HoldRequest) (*Session[C], error) {
 	held, err := b.Client.Hold(ctx, hold)
 	if err != nil {
 		return nil, err
+	}
+	if held.Over() {
+		return nil, &relaybilling.Error{
+			Code: "already_ended", Status: 409, SkipRetry: true, RequestID: held.RequestID,
+			Detail: "a request with this id has ended: use a new id for another request",
+		}
 	}
 	if b.Patience <= 0 {
 		b.Patience = defaultPatience
@@ -134,8 +141,7 @@ func (s *Session[C]) NeedsRefund() bool {
 }
 
 func (s *Session[C]) needsRefund() bool {
-	// A replayed session may have an intent from before: the first one wins.
-	return !s.used && !s.refunded && s.held.NeedsRefund && s.held.Intent == nil
+	return !s.used && !s.refunded && s.held.NeedsRefund
 }
 
 // GetPreConsumedQuota is what is held, in quota: 0 where the user was trusted.

@@ -244,11 +244,9 @@ func TestWhatNeedsARefund(t *testing.T) {
 		row   string
 		needs bool
 	}{
-		"held":                               {row, true},
-		"trusted":                            {`{"request_id":"r1","state":"preconsumed","trusted":true,"needs_refund":false}`, false},
-		"a subscription and no token":        {`{"request_id":"r1","state":"preconsumed","source":"subscription","pre_consumed_quota":1,"token_consumed":0,"needs_refund":true}`, true},
-		"a replay that was settled":          {`{"request_id":"r1","state":"settled","needs_refund":false}`, false},
-		"a replay whose settle is under way": {strings.Replace(row, `"trusted"`, `"intent":"settle","trusted"`, 1), false},
+		"held":                        {row, true},
+		"trusted":                     {`{"request_id":"r1","state":"preconsumed","trusted":true,"needs_refund":false}`, false},
+		"a subscription and no token": {`{"request_id":"r1","state":"preconsumed","source":"subscription","pre_consumed_quota":1,"token_consumed":0,"needs_refund":true}`, true},
 	} {
 		session := begin(t, of.row, 10).session
 		if session.NeedsRefund() != of.needs {
@@ -301,5 +299,28 @@ func TestMethodsMayBeCalledTogether(t *testing.T) {
 	ended := strings.TrimSpace(strings.ReplaceAll(of.all(), "reserve", ""))
 	if ended != "80" && ended != "refund" {
 		t.Errorf("ended by %q", ended)
+	}
+}
+
+func TestARequestThatHasEndedDoesNotBeginAgain(t *testing.T) {
+	for name, row := range map[string]string{
+		"settled":                  `{"request_id":"r1","state":"settled","needs_refund":false}`,
+		"expired":                  `{"request_id":"r1","state":"expired","needs_refund":false}`,
+		"its refund is on its way": strings.Replace(row, `"trusted"`, `"intent":"refund","trusted"`, 1),
+	} {
+		server := httptest.NewServer(&door{row: row})
+		defer server.Close()
+		client, err := relaybilling.New(server.URL, relaybilling.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		billing := newapi.Billing[*framework]{Client: client}
+		hold := relaybilling.HoldRequest{RequestID: "r1", UserID: 1, TokenID: 1, Quota: 100}
+		_, err = billing.Begin(context.Background(), hold)
+		var over *relaybilling.Error
+		if !errors.As(err, &over) || over.Code != "already_ended" || over.Status != 409 || !over.SkipRetry {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -83,7 +83,7 @@ func (r *relay) insist(id string, call func(context.Context) error) bool {
 			r.diary.write(line{ID: id, Did: "refused", Error: err.Error()})
 			return false
 		}
-		time.Sleep(pause)
+		time.Sleep(pause + away.RetryAfter)
 	}
 	r.diary.write(line{ID: id, Did: "gave up"})
 	return false
@@ -106,6 +106,9 @@ func (r *relay) play(ending context.Context, chance *rand.Rand, name string) {
 			continue
 		}
 		r.diary.write(line{ID: id, Did: "held"})
+		if session.Over() {
+			continue // its connection was cut, and the door has given the hold back
+		}
 		if what < 0.1 {
 			continue
 		}
