@@ -8,6 +8,7 @@ PYTEST := $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 SECONDS ?= 120
 BROKER ?= redis
 DURABILITY ?= database
+RELAYS ?= mix
 
 .PHONY: bench chaos check demo docs faults format lint openapi test
 
@@ -38,12 +39,12 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Breaks everything at random, mends nothing, and proves every balance:
-# make chaos SECONDS=600 BROKER=rabbitmq DURABILITY=broker SEED=7
+# make chaos SECONDS=600 BROKER=rabbitmq DURABILITY=broker RELAYS=http SEED=7
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --broker $(BROKER) --durability $(DURABILITY) \
-		$(if $(SEED),--seed $(SEED))
+		--relays $(RELAYS) $(if $(SEED),--seed $(SEED))
 
-# Ours against the naive ways, half an hour: make bench PARTS="price holds settles tuning growth memory"
+# Ours against the naive ways, half an hour: make bench PARTS="price holds http settles tuning growth memory"
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(PARTS)
 
