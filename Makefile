@@ -10,7 +10,7 @@ BROKER ?= redis
 DURABILITY ?= database
 RELAYS ?= mix
 
-.PHONY: bench chaos check demo docs faults format lint test
+.PHONY: bench chaos check demo docs faults format lint openapi test
 
 demo: $(STAMP)
 	@$(BIN)/python -m worker demo
@@ -25,8 +25,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy docs/build.py docs/examples/first.py docs/examples/relay.py
+	$(BIN)/mypy docs/build.py docs/reference.py docs/examples/first.py docs/examples/relay.py
 	$(BIN)/lint-imports
+
+# After a change of what the HTTP door takes or answers.
+openapi: $(STAMP)
+	$(BIN)/python -m tests.unit.api.test_describing > docs/openapi.json
 
 check: lint test
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -32,7 +32,7 @@ class Call:
     receive: Receive
     raw_id: bytes = b""
     """What the path names, percent-encoded; empty: nothing."""
-    request_id: str | None = field(default=None)
+    request_id: str | None = None
     """The session that the call is about, for its problems; None: not known yet."""
 
     async def body(self) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypedDict, TypeVar, cast, get_type_hints
 
 import msgspec
 
+from api.answers import encode
 from api.fields import EndFields, RefundFields, ReserveFields, SettleFields
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.requests import HoldFields
@@ -31,11 +32,11 @@ class Body(Generic[Fields]):
         """The fields that are there. Raises InvalidRequest, naming the field."""
         try:
             fields = self._decode(body)
+            # A field brings a colon: as many colons as known fields leave none for a second or an unknown one.
+            if bytes(body).count(b":") != len(fields):
+                self._look(json.loads(bytes(body), object_pairs_hook=list, parse_int=str))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise refusal(error) from None
-        # A field brings a colon: as many colons as known fields leave none for a second or an unknown one.
-        if bytes(body).count(b":") != len(fields):
-            self._look(json.loads(bytes(body), object_pairs_hook=list))
         return cast("Fields", fields)
 
     def _look(self, pairs: list[tuple[str, object]]) -> None:
@@ -76,8 +77,9 @@ END = Body[EndFields](EndFields, "a settle or refund")
 ITEMS: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def shown(session: BillingSession) -> dict[str, Any]:
-    """A session as callers see it: its fields by their own names, and `needs_refund`."""
-    values = session.values()
-    values["needs_refund"] = session.needs_refund
-    return values
+_NEEDED, _NOT_NEEDED = b',"needs_refund":true}', b',"needs_refund":false}'
+
+
+def shown(session: BillingSession) -> msgspec.Raw:
+    """A session as callers see it, in JSON: its fields by their own names, and `needs_refund`, which is no field."""
+    return msgspec.Raw(encode(session)[:-1] + (_NEEDED if session.needs_refund else _NOT_NEEDED))

@@ -158,6 +158,14 @@ class AsyncBillingClient(Door):
         receipt = self._publisher.post(jobs)
         return await asyncio.to_thread(receipt.wait, self._policy.publish_timeout)
 
+    async def abandon(self, request_ids: Sequence[str]) -> None:
+        """Give back holds whose callers went before they had their answers (semantics §8); 1 to 500.
+
+        They are closed as if they had expired: a settle that comes all the same is charged. Sessions that have ended,
+        or whose end is recorded, stay as they are. Raises BillingUnavailable.
+        """
+        await self._run(settlements.abandon, request_ids)
+
     async def reserve(self, request_id: str, target_quota: int) -> BillingSession:
         """Raise the hold of an open session now: as `Ledger.reserve` (semantics §4)."""
         return await self._run(holds.reserve, request_id, target_quota)

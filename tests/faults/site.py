@@ -58,7 +58,7 @@ class Site:
         self.to_databases = {server: Proxy(server.port) for server in self.postgres.servers}
         self.to_broker = Proxy(self.broker.port)
         self.door_ports = [free_port() for _ in range(DOORS if set(self.relays) - {Way.IN_PROCESS} else 0)]
-        self.to_doors = [Proxy(port, tuple(others)) for port, *others in [self.door_ports] if self.door_ports]
+        self.to_doors = [Proxy(self.door_ports[0], tuple(self.door_ports[1:]))] if self.door_ports else []
         ports = [server.port for server in self.postgres.servers]
         self.engine: Engine = create_engine(self._database(ports), poolclass=NullPool)
         with self.engine.begin() as connection:

@@ -16,6 +16,7 @@ from api.abandoned import GIVEN_BACK_WITHIN_S
 from api.draining import DRAIN_S, FINISH_S
 from api.protocol import LOOK_S, REQUEST_S
 from relay_billing import Ledger, Policy
+from relay_billing.domain.settlements import CALLER_GONE
 from relay_billing.flows import holds
 from tests.faults.proxy import Proxy
 from tests.fixtures.accounts import states, wallet
@@ -77,13 +78,24 @@ def test_the_hold_of_a_caller_who_hangs_up_is_given_back(door: HttpDoor) -> None
         caller.close()
     until(lambda: "r1" in states(door.engine), SLACK_S, "held all the same")
 
-    def refunded() -> bool:
-        session = Ledger(door.engine).read(holds.get, "r1")
-        return (session.intent, session.intent_reason) == ("refund", "client_gone")
-
-    until(refunded, SLACK_S, "given back")
-    Ledger(door.engine, Policy(intent_grace=0)).apply_intents()
+    until(lambda: states(door.engine) == {"r1": "expired"}, SLACK_S, "given back")
+    assert Ledger(door.engine).read(holds.get, "r1").reason == CALLER_GONE
     assert wallet(door.engine) == WEALTH
+
+
+def test_a_settle_is_charged_though_the_first_call_of_its_hold_was_cut_off_and_given_back(door: HttpDoor) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with locked(door.engine):
+            caller = sent(door, "/v1/sessions", HOLD % "r1")
+            until(lambda: waiting(door.engine) == 1, GIVEN_BACK_WITHIN_S, "waiting for the wallet")
+            caller.close()
+            again = threads.submit(door.hold, "r1", preference="wallet_only")
+        assert again.result().status == 200
+    until(lambda: states(door.engine) == {"r1": "expired"}, SLACK_S, "given back")
+    assert door.ask("POST", "/v1/sessions/r1/settle", {"actual_quota": 60}).status == 202
+    Ledger(door.engine, Policy(intent_grace=0)).apply_intents()
+    assert states(door.engine) == {"r1": "settled"}
+    assert wallet(door.engine) == WEALTH - 60
 
 
 def test_a_batch_of_a_caller_who_hangs_up_is_given_back(door: HttpDoor) -> None:
@@ -93,13 +105,8 @@ def test_a_batch_of_a_caller_who_hangs_up_is_given_back(door: HttpDoor) -> None:
         caller = sent(door, "/v1/sessions:batch", body)
         until(lambda: waiting(door.engine) >= 1, GIVEN_BACK_WITHIN_S, "waiting for the wallet")
         caller.close()
-    ledger = Ledger(door.engine, Policy(intent_grace=0))
-
-    def refunded() -> bool:
-        ledger.apply_intents()
-        return states(door.engine) == {"old": "preconsumed", "r1": "refunded", "r2": "refunded"}
-
-    until(refunded, SLACK_S, "given back but for the replay")
+    back = {"old": "preconsumed", "r1": "expired", "r2": "expired"}
+    until(lambda: states(door.engine) == back, SLACK_S, "given back but for the replay")
     assert wallet(door.engine) == WEALTH - 100
 
 

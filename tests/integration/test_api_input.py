@@ -42,6 +42,7 @@ WRONG_BODIES: list[tuple[bytes, str]] = [
     (b'{"request_id":"r1","token_id":1,"quota":1}', "user_id"),
     (b'{"request_id":"r1","user_id":1,"token_id":1,"quota":1,"quota":2}', "quota"),
     (b'{"request_id":"r1","user_id":1,"token_id":1,"quota" :1,"qu\\u006fta" : 2}', "quota"),
+    (b'{"colour":' + b"1" * 5_000 + b"}", "colour"),
     (b"[]", "body"),
     (b"", "body"),
     (b"{", "body"),

@@ -1,6 +1,8 @@
 """Who may call the HTTP door."""
 
+import http.client
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -133,8 +135,6 @@ def test_a_door_without_keys_serves_no_other_address_however_it_was_started(
     elsewhere = _address()
     if elsewhere is None:
         pytest.skip("this host has no address but loopback")
-    import http.client
-
     caller = http.client.HTTPConnection(elsewhere, port, timeout=10)
     caller.request("GET", "/v1/users/1")
     assert caller.getresponse().status == 401
@@ -142,8 +142,6 @@ def test_a_door_without_keys_serves_no_other_address_however_it_was_started(
 
 
 def _address() -> str | None:
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))

@@ -4,13 +4,14 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from relay_billing import Ledger
 from relay_billing.domain.api_keys import Scope
+from tests.faults.proxy import Proxy
 from tests.faults.relay import USERS
 from tests.faults.site import SETTINGS, WEALTH
 from tests.faults.verdict import judge, owed, promised
@@ -29,10 +30,13 @@ WALLETS = {1: MILLION, 2: 50, 3: MUCH, 4: 0, 5: 1_000, 6: MILLION, 7: MILLION}
 TOKENS = {1: MILLION, 2: 1_000, 3: 0, 4: MILLION, 5: 10, 6: MILLION, 7: MILLION}
 """Quota by user, and by his token: the accounts that clients/go/internal/doortest names."""
 TRUSTED, SUBSCRIBED = 3, 4
-KILLS = 3
-"""Times that the door is killed while it holds and ends."""
-SETTLES = 40
-"""Settles between two of these, so that each life of the door has done some work."""
+FAULTS = ("kill", *("cut",) * 4) * 3
+"""Kill: the door, which is started again. Cut: all connections between relay and door, which then takes young calls for
+abandoned, and gives their holds back."""
+CALLERS = 32
+"""So many that a cut meets some hold under way. Of a client that repeats such a hold too soon, the charge is lost."""
+SETTLES = 25
+"""Settles between two of these, so that work was done after each."""
 CLOSED_WITHIN_S = 60.0
 """The longest hold, the sweeps, and some patience."""
 
@@ -82,6 +86,20 @@ def test_the_clients_own_tests_pass_against_a_real_door(site: Site) -> None:
     assert Ledger(site.engine).reconcile() == []
 
 
+@pytest.fixture
+def proxied() -> Iterator[Callable[[int], Proxy]]:
+    """Proxies in front of ports; closed with the test."""
+    made: list[Proxy] = []
+
+    def make(port: int) -> Proxy:
+        made.append(Proxy(port))
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        proxy.close()
+
+
 def counted(count: Callable[[], int], more: int, what: str, door: HttpDoor) -> None:
     """Wait until there are so many more."""
     goal = count() + more
@@ -93,7 +111,9 @@ def counted(count: Callable[[], int], more: int, what: str, door: HttpDoor) -> N
     until(reached, TIMEOUT_S, f"{more} more {what}")
 
 
-def test_a_go_relay_loses_and_doubles_nothing_while_its_door_is_killed(site: Site, tmp_path: Path) -> None:
+def test_a_go_relay_loses_and_doubles_nothing_while_its_door_is_killed_and_cut_off(
+    site: Site, tmp_path: Path, proxied: Callable[[int], Proxy]
+) -> None:
     binary, diary = tmp_path / "gorelay", tmp_path / "go.diary"
     go("go", "build", "-race", "-o", str(binary), ".", cwd=RELAY)
     rows = range(1, USERS + 1)
@@ -102,16 +122,20 @@ def test_a_go_relay_loses_and_doubles_nothing_while_its_door_is_killed(site: Sit
         user=[{"id": of, "quota": WEALTH} for of in rows],
         token=[{"id": of, "user_id": of, "remain_quota": WEALTH} for of in rows],
     )
-    settings: dict[str, object] = {**SETTINGS, "trust_quota": 0}
-    site.worker(**settings)
+    settings = {**SETTINGS, "trust_quota": 0}
+    site.worker("worker", 2, **settings)
     site.spawn((*CELERY, "beat"), environment(site.database_url, site.broker.url, tmp_path / "beat", **settings))
     door = start_door(site, **settings)
-    relay = site.spawn((str(binary), f"http://127.0.0.1:{door.port}", str(diary), "1"), dict(os.environ))
+    proxy = proxied(door.port)
+    relay = site.spawn((str(binary), f"http://127.0.0.1:{proxy.port}", str(diary), "1", str(CALLERS)), dict(os.environ))
     until(diary.exists, TIMEOUT_S, "a diary")
-    for _ in range(KILLS):
+    for fault in FAULTS:
         counted(lambda: promised([diary]), SETTLES, "settles that are safe", door)
-        door.process.end()
-        door = start_door(site, api_port=door.port, **settings)
+        if fault == "cut":
+            proxy.cut()
+        else:
+            door.process.end()
+            door = start_door(site, api_port=door.port, **settings)
     counted(lambda: promised([diary]), SETTLES, "settles that are safe", door)
     relay.popen.send_signal(signal.SIGTERM)
     assert relay.popen.wait(TIMEOUT_S) == 0, relay.output
@@ -120,4 +144,4 @@ def test_a_go_relay_loses_and_doubles_nothing_while_its_door_is_killed(site: Sit
     verdict = judge(site.engine, [diary], WEALTH)
     assert verdict.lines == []
     assert (verdict.lost, verdict.doubled, verdict.given_up) == (0, 0, 0)
-    assert verdict.settles >= (KILLS + 1) * SETTLES
+    assert verdict.settles >= (len(FAULTS) + 1) * SETTLES

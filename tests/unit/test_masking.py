@@ -22,6 +22,8 @@ CASES = [
     ('{"PGPASSWORD": "geheim"}', '{"PGPASSWORD": "***"}'),
     ("FLOWER_BASIC_AUTH=ada:geheim", "FLOWER_BASIC_AUTH=***"),
     ("--basic-auth=ada:geheim", "--basic-auth=***"),
+    (f"Authorization: Bearer rb_{'aZ9_-' * 8}xyz", "Authorization: Bearer ***"),
+    (f"b'rb_{'x' * 43}'", "b'***'"),
 ]
 HARMLESS = [
     "postgresql://billing@db/billing",
@@ -29,6 +31,7 @@ HARMLESS = [
     "password authentication failed for user 'billing'",
     "Task billing.settle[5f0c] succeeded in 0.01 s",
     "mail ada@example.org at 12:30",
+    "request rb_1 of kerb_side",
 ]
 
 

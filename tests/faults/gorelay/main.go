@@ -1,7 +1,7 @@
 // Gorelay is a relay as a process, in Go, through the HTTP door: it holds, reserves, settles, refunds and forgets, and
 // writes down what it was told, in the lines of tests/faults/relay.py.
 //
-//	gorelay DOOR_URL DIARY SEED
+//	gorelay DOOR_URL DIARY SEED [CALLERS]
 //
 // SIGTERM ends it: the last requests are brought to their end. Where the door has keys, BILLING_API_KEY is this one's.
 package main
@@ -16,6 +16,7 @@ import (
 	"math/rand"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -24,13 +25,13 @@ import (
 )
 
 const (
-	callers   = 3
-	users     = 5
-	holdTTL   = 10 * time.Second
-	tries     = 40
-	pause     = 250 * time.Millisecond
-	callLimit = 10 * time.Second
-	closing   = 30 * time.Second
+	fewCallers = 3
+	users      = 5
+	holdTTL    = 10 * time.Second
+	tries      = 40
+	pause      = 250 * time.Millisecond
+	callLimit  = 10 * time.Second
+	closing    = 30 * time.Second
 )
 
 // line is one of the diary. Actual is there for settles.
@@ -175,10 +176,17 @@ func seeded(name string) *rand.Rand {
 }
 
 func main() {
-	if len(os.Args) != 4 {
-		log.Fatal("usage: gorelay DOOR_URL DIARY SEED")
+	if len(os.Args) != 4 && len(os.Args) != 5 {
+		log.Fatal("usage: gorelay DOOR_URL DIARY SEED [CALLERS]")
 	}
-	door, path, seed := os.Args[1], os.Args[2], os.Args[3]
+	door, path, seed, callers := os.Args[1], os.Args[2], os.Args[3], fewCallers
+	if len(os.Args) == 5 {
+		asked, err := strconv.Atoi(os.Args[4])
+		if err != nil {
+			log.Fatal(err)
+		}
+		callers = asked
+	}
 	client, err := relaybilling.New(door, relaybilling.Options{Key: os.Getenv("BILLING_API_KEY")})
 	if err != nil {
 		log.Fatal(err)
