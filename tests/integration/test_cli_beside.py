@@ -31,9 +31,7 @@ def beside(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     relay.dispose()
     monkeypatch.setenv("BILLING_ACCOUNTS", "new-api")
     with named_by_settings(empty_url, tmp_path, monkeypatch, 160) as engine:
-        new_api_rows(
-            engine, user=[{"id": 1, "quota": 1_000}], token=[{"id": 1, "user_id": 1, "remain_quota": 1_000}]
-        )
+        new_api_rows(engine, user=[{"id": 1, "quota": 1_000}], token=[{"id": 1, "user_id": 1, "remain_quota": 1_000}])
         ledger = Ledger(engine, Policy(trust_quota=0, accounts=Accounts.NEW_API))
         ledger.pre_consume(request_id="r1", user_id=1, token_id=1, quota=100)
         ledger.apply([SettleJob("r1", 70)])
