@@ -40,6 +40,26 @@ GRANT SELECT, UPDATE (amount_used, last_reset_time, next_reset_time, status)
     ON user_subscriptions TO billing_relay, billing_worker;
 GRANT SELECT ON subscription_plans TO billing_relay, billing_worker;
 
+-- In a relay's own tables (BILLING_ACCOUNTS=new-api): whether an account may take money, and when it was last used.
+DO $$
+DECLARE
+    of record;
+BEGIN
+    FOR of IN
+        SELECT * FROM (VALUES
+            ('users', 'status', 'SELECT'), ('users', 'deleted_at', 'SELECT'),
+            ('tokens', 'deleted_at', 'SELECT'), ('tokens', 'expired_time', 'SELECT'),
+            ('tokens', 'accessed_time', 'UPDATE'), ('user_subscriptions', 'updated_at', 'UPDATE')
+        ) AS wanted (in_table, name, may)
+        WHERE EXISTS (
+            SELECT FROM pg_attribute
+            WHERE attrelid = to_regclass('public.' || in_table) AND attname = name AND NOT attisdropped
+        )
+    LOOP
+        EXECUTE format('GRANT %s (%I) ON public.%I TO billing_relay, billing_worker', of.may, of.name, of.in_table);
+    END LOOP;
+END $$;
+
 -- The relay: opens sessions, raises holds and records intents; adds to the ledger, and can't take a row of it back.
 GRANT SELECT, INSERT, UPDATE (
     state, pre_consumed_quota, token_consumed, subscription_post_delta, reserves, actual_quota, reason, token_error,

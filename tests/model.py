@@ -23,7 +23,7 @@ class Hold:
     on_token: int
     trusted: bool
     sub: int | None
-    period: int
+    period: tuple[int, int]
     at: int
     actual: int = 0
     parked: bool = False
@@ -42,6 +42,14 @@ class Sub:
     last: int = 0
     next: int = 0
     status: str = "active"
+    spills: bool = True
+
+    def same(self, period: tuple[int, int], held: int, external: bool) -> bool:
+        """Whether the period of a hold goes on; a calendar of somebody else's is known by both boundaries (12)."""
+        if not external:
+            return period[0] == self.last
+        begun = period[0] == (self.last or self.start) and period[1] in (self.next, 0)
+        return begun and self.used >= held
 
     def turned(self, now: int) -> tuple[int, int, int]:
         """Used, last and next boundary, once a due reset is taken into account."""
@@ -68,6 +76,9 @@ class Model:
     expiry: str
     limit: int
     now: int
+    external: bool = False
+    user_may: bool = True
+    token_may: bool = True
     sessions: dict[str, Hold] = field(default_factory=dict)
     references: dict[str, int] = field(default_factory=dict)
 
@@ -82,6 +93,8 @@ class Model:
             known = self.sessions[name]
             same = (known.quota, known.preference, known.playground) == (quota, preference, playground)
             return "ok" if same else "idempotency_conflict"
+        if not self.user_may:
+            return "query_data_error"
         order = {
             "wallet_only": ["wallet"],
             "wallet_first": ["wallet", "subscription"],
@@ -94,21 +107,25 @@ class Model:
             answer = take(name, quota, preference, playground, force)
             if answer != "insufficient_user_quota":
                 return answer
+            if source == "subscription" and not all(self.subs[of].spills for of in self.active()):
+                return answer
         return answer
 
     def _token_short(self, playground: bool, hold: int) -> bool:
-        return not playground and hold > 0 and (self.token is None or self.token < hold)
+        if playground or (self.token is None and hold == 0):
+            return False
+        return self.token is None or not self.token_may or (hold > 0 and self.token < hold)
 
     def _wallet(self, name: str, quota: int, preference: str, playground: bool, force: bool) -> str:
         if self.wallet <= 0 or self.wallet < quota:
             return "insufficient_user_quota"
-        rich = self.token is not None and self.token > self.trust
+        rich = self.token is not None and self.token_may and self.token > self.trust
         trusted = 0 < self.trust < self.wallet and rich and not force and not playground
         hold = 0 if trusted else quota
         if self._token_short(playground, hold):
             return "pre_consume_token_quota_failed"
         self.wallet -= hold
-        self._open(name, quota, preference, playground, "wallet", hold, trusted, None, 0)
+        self._open(name, quota, preference, playground, "wallet", hold, trusted, None, (0, 0))
         return "ok"
 
     def _subscription(self, name: str, quota: int, preference: str, playground: bool, force: bool) -> str:
@@ -117,17 +134,20 @@ class Model:
             return "pre_consume_token_quota_failed"
         for of in self.active():
             sub = self.subs[of]
-            used, last, following = sub.turned(self.now)
+            used, last, following = (sub.used, sub.last, sub.next) if self.external else sub.turned(self.now)
             if sub.total and sub.total - used < hold:
                 continue
             sub.used, sub.last, sub.next = used + hold, last, following
-            self._open(name, quota, preference, playground, "subscription", hold, False, of, last)
+            self._open(name, quota, preference, playground, "subscription", hold, False, of, self._period(sub))
             return "ok"
         return "insufficient_user_quota"
 
+    def _period(self, sub: Sub) -> tuple[int, int]:
+        return (sub.last or sub.start, sub.next) if self.external else (sub.last, 0)
+
     def _open(
         self, name: str, quota: int, preference: str, playground: bool, source: str, hold: int, trusted: bool,
-        sub: int | None, period: int,
+        sub: int | None, period: tuple[int, int],
     ) -> None:  # fmt: skip
         on_token = 0 if playground else hold
         if on_token:
@@ -144,13 +164,15 @@ class Model:
         extra = target - each.held
         if each.state != "preconsumed" or each.trusted or extra <= 0:
             return "ok"
+        if not self.user_may:
+            return "query_data_error"
         if each.source == "wallet" and (self.wallet <= 0 or self.wallet < extra):
             return "insufficient_user_quota"
         if self._token_short(each.playground, extra):
             return "pre_consume_token_quota_failed"
         if each.sub is not None:
             sub = self.subs[each.sub]
-            if sub.last != each.period or (sub.total and sub.total - sub.used < extra):
+            if not sub.same(each.period, each.held, self.external) or (sub.total and sub.total - sub.used < extra):
                 return "insufficient_user_quota"
             sub.used += extra
         else:
@@ -180,7 +202,7 @@ class Model:
             if delta > 0 and sub.total and over > 0 and self.overflow == "reject":
                 return self._park(each)
             if delta > 0 and sub.total and over > 0 and self.overflow == "wallet":
-                to_wallet = 0 if each.preference == "subscription_only" else min(over, delta)
+                to_wallet = 0 if each.preference == "subscription_only" or not sub.spills else min(over, delta)
                 self.wallet -= to_wallet
                 sub.used += delta - to_wallet
             else:
@@ -196,7 +218,7 @@ class Model:
         sub = self.subs[each.sub or 0]
         if delta > 0:
             sub.used += delta
-        elif sub.last == each.period:
+        elif sub.same(each.period, each.held, self.external):
             sub.used = max(0, sub.used + delta)
 
     def _park(self, each: Hold) -> str:
@@ -274,7 +296,7 @@ class Model:
 
     def reset(self) -> None:
         """Semantics 7, the periodic job."""
-        for sub in self.subs.values():
+        for sub in () if self.external else self.subs.values():
             if sub.status == "active" and sub.end <= self.now:
                 sub.status = "expired"
             elif sub.status == "active":

@@ -61,9 +61,12 @@ class Movement:
         return cls(name, AccountType.SUBSCRIPTION, subscription_id, EntryKind.ADJUST, used)
 
     @classmethod
-    def outside(cls, account_type: AccountType, account_id: int, amount: int, now_ms: int) -> "Movement":
-        """Explains what others have changed in an account; its balance has that already (semantics §12)."""
-        return cls(outside_name(now_ms), account_type, account_id, EntryKind.ADJUST, amount)
+    def outside(cls, account_type: AccountType, account_id: int, amount: int, now_ms: int, step: int) -> "Movement":
+        """Explains what others have changed in an account; its balance has that already (semantics §12).
+
+        `step`: how often that was done in the same millisecond before.
+        """
+        return cls(outside_name(now_ms), account_type, account_id, EntryKind.ADJUST, amount, step)
 
     @classmethod
     def write_off(cls, letter_id: int, met: int, user_id: int | None, note: str) -> "Movement":

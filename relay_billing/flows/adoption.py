@@ -2,18 +2,30 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy import func, select
+
 from relay_billing.domain import checks
 from relay_billing.domain.account_type import AccountType
 from relay_billing.domain.choices import Accounts
-from relay_billing.domain.entries import Movement
+from relay_billing.domain.entries import EntryKind, Movement
+from relay_billing.domain.entry_names import outside_name
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.flows.context import Context
 from relay_billing.flows.reconcile import Drift, accounts_off
+from relay_billing.schema import billing_ledger
 from relay_billing.store.commands import Command, Steps
 from relay_billing.store.statements import locked
 from relay_billing.store.writes import write
 
 LOCK_ORDER = (AccountType.WALLET, AccountType.SUBSCRIPTION, AccountType.TOKEN)
+
+
+def _adopted(now_ms: int) -> Command:
+    """The accounts that an adoption in the same millisecond has explained already, with the step of its row."""
+    c = billing_ledger.c
+    rows = select(c.account_type, c.account_id, func.max(c.step).label("step"))
+    named = rows.where(c.request_id == outside_name(now_ms), c.kind == EntryKind.ADJUST.value)
+    return Command(named.group_by(c.account_type, c.account_id))
 
 
 def adopt(context: Context, found: Sequence[Drift]) -> Steps[list[Drift]]:
@@ -36,11 +48,14 @@ def adopt(context: Context, found: Sequence[Drift]) -> Steps[list[Drift]]:
     ]
     # After the locks, in statements of their own: each sees what was committed before it.
     replies = yield [Command(accounts_off(of, ids[of])) for of in LOCK_ORDER]
+    (again,) = yield [_adopted(context.now_ms)]
+    steps = {(row["account_type"], row["account_id"]): row["step"] + 1 for row in again.rows}
     sheet, explained = context.worksheet(), []
     for of, reply in zip(LOCK_ORDER, replies, strict=True):
         for row in reply.rows:
             drift = Drift(of.value, str(row["id"]), int(row["expected"]), int(row["found"]), outside=True)
-            sheet.explain(Movement.outside(of, row["id"], drift.difference, context.now_ms), drift.found)
+            step = steps.get((of.value, row["id"]), 0)
+            sheet.explain(Movement.outside(of, row["id"], drift.difference, context.now_ms, step), drift.found)
             explained.append(drift)
     yield from write(sheet, context.dialect)
     return explained

@@ -2,13 +2,29 @@
 
 from functools import lru_cache, partial
 
-from sqlalchemy import BindParameter, ColumnElement, Insert, TableValuedAlias, Update, bindparam, column, func
+from sqlalchemy import (
+    BindParameter,
+    Boolean,
+    ColumnElement,
+    Insert,
+    Integer,
+    TableValuedAlias,
+    Text,
+    Update,
+    bindparam,
+    column,
+    func,
+    literal,
+    table,
+    union_all,
+)
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.visitors import ExternallyTraversible
 
-from relay_billing.store.account_shapes import OWN, AccountShape, listed
+from relay_billing.schema import ACCOUNT_TABLES
+from relay_billing.store.account_shapes import OWN, AccountShape
 from relay_billing.store.account_words import AccountWords
 from relay_billing.store.commands import Command, Rows
 from relay_billing.store.dialects import Dialect
@@ -68,6 +84,24 @@ def _fast_for(shape: AccountShape) -> FastPaths:
 
 
 FAST = _fast_for(OWN)
+# Not information_schema: there a role sees only columns that it may use, so that one that it may not read, such as the
+# status of users, would count as missing, and be no guard. From here, reading it is an error.
+_COLUMNS = union_all(
+    *(
+        sql_select(
+            literal(name).label("table_name"),
+            column("attname", Text).label("column_name"),
+            func.format_type(column("atttypid"), None).label("data_type"),
+        )
+        .select_from(table("pg_attribute", schema="pg_catalog"))
+        .where(
+            column("attrelid") == func.to_regclass(name),
+            column("attnum", Integer) > 0,
+            ~column("attisdropped", Boolean),
+        )
+        for name in ACCOUNT_TABLES
+    )
+)
 POSTGRESQL = Dialect(
     "postgresql",
     insert,
@@ -78,6 +112,6 @@ POSTGRESQL = Dialect(
     FAST,
     again,
     afresh,
-    columns=listed(func.current_schema()),
+    columns=_COLUMNS,
     fast_for=_fast_for,
 )

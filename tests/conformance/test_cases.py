@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import pytest
-from sqlalchemy import Engine, Integer, Table, delete, literal_column, select, update
+from sqlalchemy import ColumnElement, Engine, Integer, Table, delete, literal_column, select, update
 
 from relay_billing import BillingError, BillingSession, Ledger, Outcome, Policy, PreConsume, RefundJob, SettleJob
 from relay_billing.domain.checks import MAX_REQUEST_ID
@@ -174,7 +174,8 @@ def _do(ledger: Ledger, engine: Engine, step: Step) -> object:
             case "pre_consume_many":
                 return ledger.pre_consume_many([PreConsume(**each) for each in args["requests"]])  # type: ignore[attr-defined]
             case "write":
-                return _write(engine, args)
+                _write(engine, args)
+                return None
             case "top_up":
                 return ledger.top_up(**args)  # type: ignore[arg-type]
             case "adopt":
@@ -221,6 +222,6 @@ def _check(expected: object, answer: object) -> None:
 def _check_rows(engine: Engine, table: Table, rows: dict[str, dict[str, int]]) -> None:
     with engine.connect() as connection:
         for of, expected in rows.items():
-            columns = [literal_column(name) for name in expected]
+            columns: list[ColumnElement[object]] = [literal_column(name) for name in expected]
             row = connection.execute(select(*columns).select_from(table).where(table.c.id == int(of))).mappings().one()
             assert dict(row) == expected

@@ -148,16 +148,16 @@ def relays_accounts(draw: st.DrawFn) -> dict[str, tables.Rows]:
     rows = draw(accounts())
     amount = st.sampled_from([None, 0, 10**6])
     overflow = st.sampled_from([None, True, False])
-    mostly = st.sampled_from([None, None, None, None, DELETED])
+    mostly = st.sampled_from([*(None,) * 12, DELETED])
     user = [
-        {**each, "status": draw(st.sampled_from([1, 1, 1, 2, None])), "deleted_at": draw(mostly)}
-        | draw(st.sampled_from([{}, {}, {"quota": None, "used_quota": None, "request_count": None}]))
+        {**each, "status": draw(st.sampled_from([*(1,) * 9, 2, None])), "deleted_at": draw(mostly)}
+        | draw(st.sampled_from([{}, {}, {}, {}, {"quota": None, "used_quota": None, "request_count": None}]))
         for each in rows["user"]
     ]
     token = [
-        {**each, "status": draw(st.sampled_from([1, 1, 1, 2, 4, None])), "deleted_at": draw(mostly)}
-        | {"expired_time": draw(st.sampled_from([-1, -1, 0, START + 60])), "used_quota": draw(amount)}
-        | draw(st.sampled_from([{}, {}, {"remain_quota": None}, {"unlimited_quota": None}]))
+        {**each, "status": draw(st.sampled_from([*(1,) * 9, 2, 4, None])), "deleted_at": draw(mostly)}
+        | {"expired_time": draw(st.sampled_from([-1, -1, -1, 0, START + 60])), "used_quota": draw(amount)}
+        | draw(st.sampled_from([{}, {}, {}, {}, {"remain_quota": None}, {"unlimited_quota": None}]))
         for each in rows["token"]
     ]
     plan = [{**each, "allow_wallet_overflow": draw(overflow)} for each in rows["plan"]]

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import ColumnElement, Engine, literal, make_url, select
 from sqlalchemy.exc import DBAPIError
 
-from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob, migrations
+from relay_billing import Ledger, Outcome, Policy, PreConsume, RefundJob, SettleJob, UpdateDataError, migrations
 from relay_billing.domain.api_keys import Scope
+from relay_billing.domain.choices import Accounts
 from relay_billing.flows import (
     api_keys,
     dead_letters,
@@ -26,6 +27,7 @@ from relay_billing.store.drivers import engine_of
 from relay_billing.store.statements import MUTABLE
 from tests.fixtures.accounts import START, Clock, given, states, token, used, wallet
 from tests.fixtures.databases import empty
+from tests.fixtures.new_api import NEW_API, new_api_rows
 from tests.fixtures.workers import ROOT
 
 GRANTS = (ROOT / "deploy" / "grants.sql").read_text()
@@ -107,9 +109,11 @@ def _run(engine: Engine, script: str) -> None:
 
 @pytest.fixture
 def roles(request: pytest.FixtureRequest) -> Iterator[Roles]:
-    """A migrated database with the grants, and a login for each role."""
+    """A migrated database with the grants, and a login for each role; parameter True: in a relay's own tables."""
     url = empty("postgresql", request)
     owner = engine_of(url)
+    if getattr(request, "param", False):
+        NEW_API.create_all(owner)
     with owner.begin() as connection:
         migrations.upgrade(connection)
     logins: list[Engine] = []
@@ -273,3 +277,26 @@ def test_the_grants_name_every_column_that_a_transition_writes() -> None:
     granted = re.search(r"GRANT SELECT, INSERT, UPDATE \((.*?)\) ON billing_sessions", GRANTS, re.DOTALL)
     assert granted is not None
     assert [each.strip() for each in granted[1].split(",")] == list(MUTABLE)
+
+
+@pytest.mark.parametrize("roles", [True], indirect=True, ids=["a relay's tables"])
+def test_under_the_grants_sessions_live_in_a_relays_own_tables_too(roles: Roles) -> None:
+    new_api_rows(
+        roles.owner,
+        user=[{"id": 1, "quota": 1_000}, {"id": 2, "quota": 1_000, "status": 2}],
+        token=[{"id": of, "user_id": of, "remain_quota": 1_000} for of in (1, 2)],
+        plan=[{"id": 1}],
+        subscription=[{"id": 1, "user_id": 1, "plan_id": 1, "amount_total": 900, "end_time": START + DAY_S}],
+    )
+    policy = Policy(trust_quota=0, accounts=Accounts.NEW_API)
+    relay, worker = (Ledger(each, policy, Clock()) for each in (roles.relay, roles.worker))
+    asked = [PreConsume(f"r{of}", of, of, 100, "m", "subscription_first") for of in (1, 2)]
+    answers = [relay.pre_consume_many([each])[0] for each in (*asked, PreConsume("w", 1, 1, 100, "m", "wallet_only"))]
+    assert [getattr(each, "code", "held") for each in answers] == ["held", "query_data_error", "held"]
+    assert worker.apply([SettleJob("r1", 60), RefundJob("w")]) == [Outcome.APPLIED] * 2
+    _run(roles.owner, "UPDATE users SET quota = quota + 50")
+    assert [each.difference for each in worker.adopt(list(worker.findings()))] == [50]
+    # A column that a role may not read is no guard that is missing, but an error.
+    _run(roles.owner, f"REVOKE SELECT (status) ON users FROM billing_relay_{RUN}")
+    with pytest.raises(UpdateDataError, match="permission denied"):
+        Ledger(roles.relay, policy, Clock()).pre_consume(request_id="x", user_id=2, token_id=2, quota=1)

@@ -1,5 +1,7 @@
 """Random lives of sessions on each database, against the small model."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from sqlalchemy import Engine, delete, func, select
 
 from relay_billing import BillingError, Ledger, Policy, PreConsume, RefundJob, SettleJob
-from relay_billing.domain.choices import HoldExpiry, SubscriptionOverflow
+from relay_billing.domain.choices import Calendar, HoldExpiry, SubscriptionOverflow
 from relay_billing.schema import billing_ledger, metadata, tokens, user_subscriptions
 from tests.fixtures.accounts import START, Clock, given, states, token, wallet
 from tests.fixtures.names import LONGEST, NASTY
@@ -30,6 +32,10 @@ class Lives(RuleBasedStateMachine):
 
     engine: ClassVar[Engine]
     fast_paths: ClassVar[bool]
+    policy: ClassVar[Policy] = Policy()
+    """What each life's policy is made from."""
+    put: ClassVar[Callable[..., None]] = staticmethod(given)
+    """Puts rows into the account tables."""
 
     @initialize(
         funds=st.integers(-10, 3_000),
@@ -58,7 +64,8 @@ class Lives(RuleBasedStateMachine):
             2: Sub(totals[1], end=START + 30 * DAY, start=START - DAY),
         }
         self.model = Model(funds, remain, subs, trust, overflow.value, expiry.value, limit, START)
-        given(
+        self.model.external = self.policy.subscription_calendar is Calendar.EXTERNAL
+        self.put(
             self.engine,
             user=[{"id": 1, "quota": funds}],
             token=[{"id": 1, "user_id": 1, "remain_quota": remain}],
@@ -70,7 +77,8 @@ class Lives(RuleBasedStateMachine):
             ],
         )
         self.clock = Clock()
-        policy = Policy(
+        policy = replace(
+            self.policy,
             trust_quota=trust,
             subscription_overflow=overflow,
             hold_expiry=expiry,
@@ -169,8 +177,12 @@ class Lives(RuleBasedStateMachine):
             columns = (c.id, c.amount_used, c.last_reset_time, c.next_reset_time, c.status)
             rows = {row[0]: tuple(row)[1:] for row in connection.execute(select(*columns))}
         assert rows == {of: (sub.used, sub.last, sub.next, sub.status) for of, sub in self.model.subs.items()}
-        assert self.ledger.reconcile() == []
+        self.reconciles()
         assert self._moved() == {name: _owed(each) for name, each in self.model.sessions.items() if _owed(each)}
+
+    def reconciles(self) -> None:
+        """Every account and every session adds up."""
+        assert list(self.ledger.findings()) == []
 
     def _moved(self) -> dict[str, int]:
         """What each session has taken from its funding, counted apart from `reconcile`."""
@@ -204,7 +216,11 @@ def _judged(model: Model, job: SettleJob | RefundJob) -> str:
 def test_whatever_happens_the_books_are_the_models(
     engine: Engine, fast_paths: bool, pytestconfig: pytest.Config
 ) -> None:
-    machine = type("LivesOnThis", (Lives,), {"engine": engine, "fast_paths": fast_paths})
+    live(type("LivesOnThis", (Lives,), {"engine": engine, "fast_paths": fast_paths}), pytestconfig)
+
+
+def live(machine: type[Lives], pytestconfig: pytest.Config) -> None:
+    """Try random lives of a machine, as many as the command line says."""
     run_state_machine_as_test(
         machine,
         settings=settings(
