@@ -47,6 +47,14 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address on which that port is open, without a password; `0.0.0.0` in a container"
     )
 
+    new_api_redis_url: str = Field(
+        "",
+        description="Redis of a new-api relay on this database, which `doctor` reads: `redis://host/0`; unset: none",
+    )
+    new_api_crypto_secret: SecretStr = Field(
+        SecretStr(""), description="That relay's `CRYPTO_SECRET`, which names its tokens' caches; unset: not looked at"
+    )
+
     trust_quota: int = Field(
         _DEFAULT.trust_quota,
         description="Quota; where wallet and token both have more, nothing is held; 0: every request is held",

@@ -8,6 +8,7 @@ from worker.cli import (
     database,
     dead_letters,
     demo,
+    doctor,
     drain,
     health,
     reconcile,
@@ -34,6 +35,7 @@ app.command("status")(status.status)
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(config.app, name="config")
 app.command("migrate")(database.migrate)
+app.command("doctor")(doctor.doctor)
 app.command("health")(health.health)
 app.command("drain")(drain.drain)
 app.command("demo")(demo.demo)
