@@ -30,7 +30,7 @@ def test_each_line_has_a_status_a_name_and_a_sentence_and_the_last_one_counts_th
     assert first.startswith("doctor of ")
     statuses = [line.split()[0] for line in lines]
     assert set(statuses) == {"red", "yellow", "green"}
-    assert any(line.split()[:3] == ["red", "NULLs", "NULLs:"] for line in lines)
+    assert any(line.split()[:3] == ["red", "NULLs", "NULL:"] for line in lines)
     assert last == ", ".join(f"{statuses.count(each)} {each}" for each in ("red", "yellow", "green"))
     assert done.exit_code == 1
     listed = json.loads(typed("--database", looked_at.url, "--json").stdout)

@@ -47,26 +47,28 @@ class Case:
     """Statements before the rows, by database; `*`: on each. A database that is not named has no such condition."""
 
 
-def case(name: str, status: Status, words: str, change: object = "", **rows: object) -> Case:
+Rows = Sequence[Mapping[str, object]]
+
+
+def case(name: str, status: Status, words: str, change: str | Mapping[str, str] = "", **rows: Rows) -> Case:
     """Rows replace those of a healthy database, table by table; `change`: one statement, or those by database."""
-    by_name = change if isinstance(change, dict) else {"*": [change] if change else []}
-    changed = {key: [value] if isinstance(value, str) else value for key, value in by_name.items()}
-    return Case(name, status, words, {**HEALTHY, **rows}, changed)  # type: ignore[dict-item]
+    by_name = {"*": change} if isinstance(change, str) else change
+    return Case(name, status, words, {**HEALTHY, **rows}, {key: [each] for key, each in by_name.items()})
 
 
 CASES = (
     case("NULLs", RED, "users.quota 1; a batch", users=[{**USER, "quota": None}]),
-    case("NULLs", YELLOW, "tokens.unlimited_quota 1", tokens=[{**TOKEN, "unlimited_quota": None}]),
-    case("balances", YELLOW, "users.quota 1", users=[{**USER, "quota": -5}]),
-    case("balances", YELLOW, "tokens.remain_quota 1", tokens=[{**TOKEN, "remain_quota": -5}]),
+    case("NULLs", YELLOW, "tokens.unlimited_quota (1)", tokens=[{**TOKEN, "unlimited_quota": None}]),
+    case("balances", YELLOW, "users.quota (1)", users=[{**USER, "quota": -5}]),
+    case("balances", YELLOW, "tokens.remain_quota (1)", tokens=[{**TOKEN, "remain_quota": -5}]),
     case("balances", GREEN, "no balance", tokens=[{**TOKEN, "remain_quota": -5, "unlimited_quota": True}]),
-    case("balances", YELLOW, "below 0 1", user_subscriptions=[{**SUBSCRIPTION, "amount_used": -1}]),
-    case("balances", YELLOW, "above their total 1", user_subscriptions=[{**SUBSCRIPTION, "amount_used": 101}]),
+    case("balances", YELLOW, "below 0 (1)", user_subscriptions=[{**SUBSCRIPTION, "amount_used": -1}]),
+    case("balances", YELLOW, "above their total (1)", user_subscriptions=[{**SUBSCRIPTION, "amount_used": 101}]),
     case("balances", GREEN, "no balance", user_subscriptions=[{**SUBSCRIPTION, "amount_total": 0}]),
-    case("orphans", YELLOW, "tokens without a user 1", tokens=[{**TOKEN, "user_id": 9}]),
+    case("orphans", YELLOW, "tokens without a user (1)", tokens=[{**TOKEN, "user_id": 9}]),
     case("orphans", GREEN, "has its user", tokens=[{**TOKEN, "user_id": 9, "deleted_at": "2026-01-01 00:00:00"}]),
-    case("orphans", YELLOW, "subscriptions without a user 1", user_subscriptions=[{**SUBSCRIPTION, "user_id": 9}]),
-    case("orphans", YELLOW, "subscriptions without a plan 1", user_subscriptions=[{**SUBSCRIPTION, "plan_id": 9}]),
+    case("orphans", YELLOW, "subscriptions without a user (1)", user_subscriptions=[{**SUBSCRIPTION, "user_id": 9}]),
+    case("orphans", YELLOW, "subscriptions without a plan (1)", user_subscriptions=[{**SUBSCRIPTION, "plan_id": 9}]),
     case(
         "duplicates",
         RED,
@@ -130,7 +132,7 @@ CASES = (
         {"mariadb": "ALTER TABLE users MODIFY quota BIGINT UNSIGNED DEFAULT 0"},
     ),
     case("types", RED, "users is a table of MyISAM", {"mariadb": "ALTER TABLE users ENGINE = MyISAM"}),
-    case("types", RED, "no integers: users.quota 1", {"sqlite": ""}, users=[{**USER, "quota": 10.5}]),
+    case("types", RED, "no integers: users.quota (1)", {"sqlite": ""}, users=[{**USER, "quota": 10.5}]),
     case("tables", RED, "tokens has no column used_quota", "ALTER TABLE tokens DROP COLUMN used_quota"),
     case("tables", YELLOW, "no table subscription_plans", "DROP TABLE subscription_plans", subscription_plans=()),
 )
@@ -164,7 +166,7 @@ def test_null_is_yellow_where_the_worker_takes_it_for_zero(looked_at: LookedAt) 
     looked_at.with_new_api()
     fill(looked_at, {"users": [{**USER, "quota": None}]})
     looked_at.asked = Questions(null_counts_as_zero=True)
-    assert looked_at.worst("NULLs") == (YELLOW, "NULLs: users.quota 1; amounts among them count as 0")
+    assert looked_at.worst("NULLs") == (YELLOW, "NULL: users.quota (1); amounts among them count as 0")
 
 
 def test_an_empty_database_is_doubted_and_our_own_tables_are_known(looked_at: LookedAt) -> None:

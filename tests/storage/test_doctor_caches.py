@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def cache(server: str) -> Iterator["redis.Redis[str]"]:
+def cache(server: str) -> Iterator[redis.Redis]:
     """A client of it, empty."""
     with redis.Redis.from_url(server, decode_responses=True) as client:
         client.flushdb()
@@ -54,19 +54,19 @@ def relay(looked_at: LookedAt, server: str) -> LookedAt:
     return looked_at
 
 
-def cached(cache: "redis.Redis[str]", quota: int = 100, remain: int = 50) -> None:
+def cached(cache: redis.Redis, quota: int = 100, remain: int = 50) -> None:
     cache.hset("user:7", mapping={"Id": "7", "Quota": str(quota)})
     cache.hset(TOKEN, mapping={"Id": "3", "RemainQuota": str(remain)})
     cache.expire("user:7", 60)
 
 
-def test_caches_that_agree_are_green(relay: LookedAt, cache: "redis.Redis[str]") -> None:
+def test_caches_that_agree_are_green(relay: LookedAt, cache: redis.Redis) -> None:
     cached(cache)
     status, sentence = relay.worst("caches")
     assert (status, "2 cached balances agree" in sentence) == (GREEN, True)
 
 
-def test_no_caches_are_green_and_other_keys_are_left_out(relay: LookedAt, cache: "redis.Redis[str]") -> None:
+def test_no_caches_are_green_and_other_keys_are_left_out(relay: LookedAt, cache: redis.Redis) -> None:
     cache.set("user:7", "not a hash")
     cache.hset("user:8", mapping={"Quota": "of nobody"})
     cache.hset("user:x", mapping={"Quota": "1"})
@@ -74,7 +74,7 @@ def test_no_caches_are_green_and_other_keys_are_left_out(relay: LookedAt, cache:
     assert (status, "no cached balance to compare" in sentence) == (GREEN, True)
 
 
-def test_a_balance_that_stays_different_is_yellow(relay: LookedAt, cache: "redis.Redis[str]") -> None:
+def test_a_balance_that_stays_different_is_yellow(relay: LookedAt, cache: redis.Redis) -> None:
     cached(cache, quota=130, remain=40)
     status, sentence = relay.worst("caches")
     assert status is YELLOW
@@ -82,7 +82,7 @@ def test_a_balance_that_stays_different_is_yellow(relay: LookedAt, cache: "redis
 
 
 def test_a_balance_that_the_database_gets_late_is_a_sign_of_batch_updates(
-    relay: LookedAt, cache: "redis.Redis[str]", monkeypatch: pytest.MonkeyPatch
+    relay: LookedAt, cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached(cache, quota=70)
     waited: list[float] = []
@@ -99,7 +99,7 @@ def test_a_balance_that_the_database_gets_late_is_a_sign_of_batch_updates(
     assert "stay different" not in sentence
 
 
-def test_tokens_are_not_compared_without_the_secret(relay: LookedAt, cache: "redis.Redis[str]") -> None:
+def test_tokens_are_not_compared_without_the_secret(relay: LookedAt, cache: redis.Redis) -> None:
     cached(cache)
     relay.asked = replace(relay.asked, crypto_secret=SecretStr(""))
     status, sentence = relay.worst("caches")
@@ -108,7 +108,7 @@ def test_tokens_are_not_compared_without_the_secret(relay: LookedAt, cache: "red
     assert "1 cached balances agree" in sentence
 
 
-def test_nothing_in_redis_is_changed(relay: LookedAt, cache: "redis.Redis[str]") -> None:
+def test_nothing_in_redis_is_changed(relay: LookedAt, cache: redis.Redis) -> None:
     cached(cache, quota=1)
     before = {key: (cache.hgetall(key), cache.ttl(key) > 0) for key in cache.scan_iter()}
     cache.config_resetstat()

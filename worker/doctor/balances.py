@@ -29,10 +29,10 @@ def nulls(subject: Subject) -> Iterator[Finding]:
             statements.append((f"NULLs in {table}", select(*counts)))
     counted = tally(subject.reading, statements)
     if counted.found and subject.asked.null_counts_as_zero:
-        yield Finding(Status.YELLOW, f"NULLs: {counted.listed}; amounts among them count as 0")
+        yield Finding(Status.YELLOW, f"NULL: {counted.listed}; amounts among them count as 0")
     elif counted.found:
         money = any(label in counted.found for label in _labels())
-        sentence = f"NULLs: {counted.listed}" + ("; a batch that meets such an amount fails" if money else "")
+        sentence = f"NULL: {counted.listed}" + ("; a batch that meets such an amount fails" if money else "")
         hint = "Set amounts to 0 where they are NULL" if money else "They count as false, as 0, or as not active"
         yield Finding(Status.RED if money else Status.YELLOW, sentence, hint)
     elif subject.tables.accounts and not counted.late:

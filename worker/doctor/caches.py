@@ -45,18 +45,18 @@ def token_key(key: str, crypto_secret: str) -> str:
     return f"token:{hmac.new(crypto_secret.encode(), key.encode(), 'sha256').hexdigest()}"
 
 
-def _keys(client: "redis.Redis[str]", pattern: str) -> set[str]:
+def _keys(client: redis.Redis, pattern: str) -> set[str]:
     found: set[str] = set()
     cursor = 0
     for _ in range(ROUNDS):
         cursor, page = client.scan(cursor, match=pattern, count=KEYS_A_ROUND, _type="HASH")
-        found.update(page)
+        found.update(map(str, page))
         if cursor == 0:
             break
     return found
 
 
-def _caches(subject: Subject, client: "redis.Redis[str]") -> tuple[list[_Cached], int]:
+def _caches(subject: Subject, client: redis.Redis) -> tuple[list[_Cached], int]:
     """What can be compared, and how many tokens' caches can't be for want of the secret."""
     ids = sorted(int(found[1]) for key in _keys(client, "user:*") if (found := _USER.fullmatch(key)))
     cached = [_Cached(f"user:{each}", "Quota", "user", each) for each in ids[:MOST_COMPARED]]
@@ -69,7 +69,7 @@ def _caches(subject: Subject, client: "redis.Redis[str]") -> tuple[list[_Cached]
     return cached + [_Cached(key, "RemainQuota", "token", named[key]) for key in shared], 0
 
 
-def _in_redis(client: "redis.Redis[str]", cached: Sequence[_Cached]) -> Values:
+def _in_redis(client: redis.Redis, cached: Sequence[_Cached]) -> Values:
     pipeline = client.pipeline(transaction=False)
     for each in cached:
         pipeline.hget(each.key, each.field)
@@ -81,12 +81,13 @@ def _in_database(subject: Subject, cached: Sequence[_Cached]) -> Values:
     found: dict[_Cached, int] = {}
     for what, id_, amount in (("user", users.c.id, users.c.quota), ("token", tokens.c.id, tokens.c.remain_quota)):
         of = {each.id: each for each in cached if each.what == what}
-        rows = subject.reading.rows(select(id_, amount).where(id_.in_(of))) if of else ()
-        found |= {of[row[0]]: int(row[1] or 0) for row in rows}
+        if of:
+            rows = subject.reading.rows(select(id_, amount).where(id_.in_(of)))
+            found |= {of[int(key)]: int(value or 0) for key, value in (tuple(row) for row in rows)}
     return found
 
 
-def _differences(subject: Subject, client: "redis.Redis[str]", cached: Sequence[_Cached]) -> tuple[int, Values]:
+def _differences(subject: Subject, client: redis.Redis, cached: Sequence[_Cached]) -> tuple[int, Values]:
     """How many were compared, and of those that differ: what Redis says less what the database says."""
     there, kept = _in_redis(client, cached), _in_database(subject, cached)
     both = there.keys() & kept.keys()
@@ -116,7 +117,7 @@ def caches(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _compared(subject: Subject, client: "redis.Redis[str]", name: str) -> Iterator[Finding]:
+def _compared(subject: Subject, client: redis.Redis, name: str) -> Iterator[Finding]:
     cached, hidden = _caches(subject, client)
     if hidden:
         hint = "Set BILLING_NEW_API_CRYPTO_SECRET to the relay's CRYPTO_SECRET"

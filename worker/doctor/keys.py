@@ -74,7 +74,7 @@ def orphans(subject: Subject) -> Iterator[Finding]:
     ]
     counted = tally(subject.reading, counts)
     if counted.found:
-        hint = "Nobody is charged for them, and without a plan nothing is reset; delete what you know to be left over"
+        hint = "Delete what is left over; a subscription without its plan is never reset"
         yield Finding(Status.YELLOW, counted.listed, hint)
     elif counts and not counted.late:
         yield Finding(Status.GREEN, "every token and subscription has its user and plan")

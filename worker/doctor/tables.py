@@ -75,7 +75,7 @@ def tables_of(connection: Connection) -> Tables:
     unique = {}
     for name in (each for each in looked if each in ACCOUNT_TABLES):
         keys = [tuple(found.get_pk_constraint(name)["constrained_columns"])]
-        keys += [tuple(each["column_names"]) for each in found.get_indexes(name) if each["unique"]]
+        keys += [tuple(map(str, each["column_names"])) for each in found.get_indexes(name) if each["unique"]]
         keys += [tuple(each["column_names"]) for each in found.get_unique_constraints(name)]
         unique[name] = frozenset(str(key[0]) for key in keys if len(key) == 1)
     return Tables(names, columns, unique)

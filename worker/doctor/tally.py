@@ -19,8 +19,8 @@ class Tally:
 
     @property
     def listed(self) -> str:
-        """As `users.quota 3, tokens.remain_quota 12`."""
-        return ", ".join(f"{label} {count:,}" for label, count in self.found.items())
+        """As `users.quota (3), tokens.remain_quota (12)`."""
+        return ", ".join(f"{label} ({count:,})" for label, count in self.found.items())
 
 
 def how_many(condition: ColumnElement[bool], label: str) -> ColumnElement[int]:
