@@ -57,7 +57,7 @@ def case(name: str, status: Status, words: str, change: str | Mapping[str, str] 
 
 
 CASES = (
-    case("NULLs", RED, "users.quota 1; a batch", users=[{**USER, "quota": None}]),
+    case("NULLs", RED, "users.quota (1); a batch", users=[{**USER, "quota": None}]),
     case("NULLs", YELLOW, "tokens.unlimited_quota (1)", tokens=[{**TOKEN, "unlimited_quota": None}]),
     case("balances", YELLOW, "users.quota (1)", users=[{**USER, "quota": -5}]),
     case("balances", YELLOW, "tokens.remain_quota (1)", tokens=[{**TOKEN, "remain_quota": -5}]),

@@ -14,7 +14,7 @@ from relay_billing import migrations
 from relay_billing.store.drivers import SUPPORTED
 from tests.fixtures.looked_at import LookedAt, seeming
 from tests.fixtures.workers import ROOT
-from worker.doctor import clocks, disk, examination, server
+from worker.doctor import clocks, collation, disk, examination, server
 from worker.doctor.examination import Check, examine
 from worker.doctor.finding import Finding, Status
 from worker.doctor.reading import Reading
@@ -84,12 +84,12 @@ def test_another_isolation_and_a_commit_that_does_not_wait_are_yellow(looked_at:
 
 SEEMING = (
     ("postgresql", server.durability, RED, "fsync is off", {"fsync": "off"}),
-    ("postgresql", server.text, YELLOW, "encoding LATIN1", {"server_encoding": "LATIN1"}),
-    ("postgresql", server.text, RED, "the system's collation has changed", {"datcollversion": "True"}),
+    ("postgresql", collation.text, YELLOW, "encoding LATIN1", {"server_encoding": "LATIN1"}),
+    ("postgresql", collation.text, RED, "the system's collation has changed", {"datcollversion": "True"}),
     ("mariadb", server.transactions, RED, "sql_mode is not strict", {"sql_mode": ""}),
     ("mariadb", server.transactions, RED, "binlog_format is", {"log_bin": "1", "binlog_format": "STATEMENT"}),
     ("mariadb", server.durability, YELLOW, "innodb_flush_log", {"innodb_flush_log_at_trx_commit": "2"}),
-    ("mariadb", server.text, YELLOW, "character set latin1", {"character_set_database": "latin1"}),
+    ("mariadb", collation.text, YELLOW, "character set latin1", {"character_set_database": "latin1"}),
 )
 
 

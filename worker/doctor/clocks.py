@@ -7,8 +7,9 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import text
 
+from worker.doctor.engines import Kind
 from worker.doctor.finding import Finding, Status
-from worker.doctor.reading import Kind, Reading
+from worker.doctor.reading import Reading
 from worker.doctor.subject import Subject
 
 APART_S, FAR_APART_S = 2.0, 60.0

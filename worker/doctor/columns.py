@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from sqlalchemy import func, select
 
 from relay_billing.schema import ACCOUNT_TABLES, metadata
+from worker.doctor.engines import Kind
 from worker.doctor.finding import Finding, Status
-from worker.doctor.reading import Kind
 from worker.doctor.subject import Subject
 from worker.doctor.tables import Column
 from worker.doctor.tally import tally
@@ -17,10 +17,6 @@ MONEY = {
     "user_subscriptions": ("amount_total", "amount_used"),
 }
 """Columns that deltas are added to, and the count of requests beside them."""
-TIMES = {"user_subscriptions": ("start_time", "end_time", "last_reset_time", "next_reset_time")}
-"""Unix seconds."""
-WIDE = 64
-END_OF_32_BITS = "2038-01-19"
 
 
 def there(subject: Subject) -> Iterator[Finding]:
@@ -43,7 +39,8 @@ def there(subject: Subject) -> Iterator[Finding]:
             yield Finding(Status.RED, sentence, "Bring the relay to a version that has it")
 
 
-def _money(subject: Subject) -> Iterator[tuple[str, str, Column]]:
+def money_columns(subject: Subject) -> Iterator[tuple[str, str, Column]]:
+    """Table, name and column of every amount that there is."""
     for table, names in MONEY.items():
         columns = subject.tables.columns.get(table, {})
         yield from ((table, name, columns[name]) for name in names if name in columns)
@@ -52,7 +49,7 @@ def _money(subject: Subject) -> Iterator[tuple[str, str, Column]]:
 def types(subject: Subject) -> Iterator[Finding]:
     """Whether amounts are signed integers, and whether tables know transactions."""
     bad = False
-    for table, name, column in _money(subject):
+    for table, name, column in money_columns(subject):
         if column.bits is None:
             sentence = f"{table}.{name} is {column.type}: quota is an integer"
         elif column.unsigned:
@@ -73,59 +70,23 @@ def types(subject: Subject) -> Iterator[Finding]:
             bad = True
             sentence = f"{table} is a table of {engine}, which has no transactions: half a movement could stay"
             yield Finding(Status.RED, sentence, f"ALTER TABLE {table} ENGINE = InnoDB")
+    if subject.reading.kind is Kind.SQLITE:
+        kept = list(_kept(subject))
+        bad = bad or bool(kept)
+        yield from kept
     if not bad and subject.tables.accounts:
         yield Finding(Status.GREEN, "amounts are signed integers, in tables with transactions")
 
 
-def widths(subject: Subject) -> Iterator[Finding]:
-    """Columns too narrow for what they may come to hold."""
-    narrow = {f"{table}.{name}": column for table, name, column in _money(subject) if (column.bits or WIDE) < WIDE}
-    statements = []
-    for table in MONEY:
-        labels = [label for label in narrow if label.startswith(f"{table}.")]
-        columns = [metadata.tables[table].c[label.partition(".")[2]] for label in labels]
-        largest = [func.max(func.abs(each)).label(label) for label, each in zip(labels, columns, strict=True)]
-        if largest:
-            statements.append((f"the largest amounts of {table}", select(*largest)))
-    counted = tally(subject.reading, statements)
-    for label, column in narrow.items():
-        yield _narrow(subject, label, column, counted.found.get(label, 0))
-    yield from counted.late
-    dates = [
-        f"{table}.{name}"
-        for table, names in TIMES.items()
-        for name in names
-        if (subject.tables.columns.get(table, {}).get(name) or Column("", True, WIDE)).bits != WIDE
-    ]
-    if dates:
-        sentence = f"{', '.join(dates)}: not 64-bit: times after {END_OF_32_BITS} do not fit"
-        yield Finding(Status.YELLOW, sentence, "Make them BIGINT before somebody buys that long")
-    if not narrow and not dates and subject.tables.accounts:
-        yield Finding(Status.GREEN, "all amounts and times are 64-bit")
-
-
-def _narrow(subject: Subject, label: str, column: Column, largest: int) -> Finding:
-    most = 2 ** ((column.bits or WIDE) - 1) - 1
-    table, _, name = label.partition(".")
-    change = f"MODIFY {name} BIGINT DEFAULT 0" if subject.reading.mysql else f"ALTER COLUMN {name} TYPE bigint"
-    near = largest > most // 2
-    sentence = (
-        f"{label} is {column.type}, {column.bits}-bit: more than {most:,} overflows; the largest there is {largest:,}"
-    )
-    return Finding(Status.RED if near else Status.YELLOW, sentence, f"ALTER TABLE {table} {change}")
-
-
-def sqlite_types(subject: Subject) -> Iterator[Finding]:
-    """On SQLite, where a column may hold any type: whether amounts are kept as integers."""
-    if subject.reading.kind is not Kind.SQLITE:
-        return
+def _kept(subject: Subject) -> Iterator[Finding]:
+    """SQLite keeps any type in any column."""
     statements = []
     for table in MONEY:
         kept = [
             func.sum(
                 func.coalesce(func.typeof(metadata.tables[table].c[name]), "integer").not_in(("integer", "null"))
             ).label(f"{table}.{name}")
-            for of, name, _ in _money(subject)
+            for of, name, _ in money_columns(subject)
             if of == table
         ]
         if kept:

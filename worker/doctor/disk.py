@@ -6,8 +6,9 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
+from worker.doctor.engines import Kind
 from worker.doctor.finding import Finding, Status
-from worker.doctor.reading import Kind, Reading
+from worker.doctor.reading import Reading
 from worker.doctor.subject import Subject
 
 LITTLE_BYTES, TOO_LITTLE_BYTES = 5 * 2**30, 512 * 2**20

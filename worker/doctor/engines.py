@@ -3,6 +3,7 @@
 import math
 import sqlite3
 import time
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ OF_WAL, WAL = slice(18, 20), b"\x02\x02"
 """Where the header of an SQLite file says whether it has a write-ahead log, and how."""
 PROGRESS_STEPS = 10_000
 """SQLite's virtual machine looks at the clock after so many instructions: a few times a millisecond."""
+
+
+class Kind(StrEnum):
+    """Which database it is."""
+
+    SQLITE = "SQLite"
+    POSTGRESQL = "PostgreSQL"
+    MARIADB = "MariaDB"
+    MYSQL = "MySQL"
 
 
 def keeps_log(file: Path) -> bool:

@@ -5,7 +5,20 @@ from collections.abc import Callable, Iterable, Iterator
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay_billing.store.failures import cause_of
-from worker.doctor import balances, caches, clocks, columns, disk, grants, keys, pending, server, writers
+from worker.doctor import (
+    balances,
+    caches,
+    clocks,
+    collation,
+    columns,
+    disk,
+    grants,
+    keys,
+    pending,
+    server,
+    widths,
+    writers,
+)
 from worker.doctor.finding import Finding, Status
 from worker.doctor.reading import TookTooLong, opened
 from worker.doctor.subject import Questions, Subject
@@ -22,11 +35,10 @@ OF_THE_SERVER: tuple[tuple[str, Check], ...] = (
     ("disk", disk.free),
 )
 OF_TABLES: tuple[tuple[str, Check], ...] = (
-    ("text", server.text),
+    ("text", collation.text),
     ("tables", columns.there),
     ("types", columns.types),
-    ("types", columns.sqlite_types),
-    ("widths", columns.widths),
+    ("widths", widths.widths),
     ("NULLs", balances.nulls),
     ("balances", balances.negatives),
     ("duplicates", keys.duplicates),

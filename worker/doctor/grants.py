@@ -9,8 +9,9 @@ from sqlalchemy.exc import DBAPIError
 
 from relay_billing import migrations
 from relay_billing.schema import ACCOUNT_TABLES, metadata
+from worker.doctor.engines import Kind
 from worker.doctor.finding import Finding, Status
-from worker.doctor.reading import Kind, Reading
+from worker.doctor.reading import Reading
 from worker.doctor.subject import Subject
 
 UNREAD = {"tokens": ("key",)}

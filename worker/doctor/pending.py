@@ -49,4 +49,4 @@ def migration(subject: Subject) -> Iterator[Finding]:
         made = [f"tables {', '.join(tables)} with {within} indexes"] if tables else []
         made += [f"indexes {', '.join(sorted(indexes))}"] if indexes else []
         sentence = f"at migration {has or 'none'}: `migrate` runs {', '.join(steps)} and makes {'; '.join(made)}"
-        yield Finding(Status.YELLOW, sentence, "python -m worker migrate, against a copy first")
+        yield Finding(Status.YELLOW, sentence, "Run `migrate`, against a copy first")

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Executable, Row, text
@@ -15,7 +14,7 @@ from relay_billing.domain.errors import InvalidRequest
 from relay_billing.store.drivers import shown
 from relay_billing.store.failures import cause_of
 from relay_billing.store.urls import parsed
-from worker.doctor.engines import reading_engine
+from worker.doctor.engines import Kind, reading_engine
 from worker.refusal import Refusal
 
 T = TypeVar("T")
@@ -23,15 +22,6 @@ T = TypeVar("T")
 _VERSION = {"sqlite": "SELECT sqlite_version()", "postgresql": "SHOW server_version", "mysql": "SELECT VERSION()"}
 """How SQLAlchemy's dialects are asked for their server's version."""
 _LOCAL = ("", "localhost", "127.0.0.1", "::1")
-
-
-class Kind(StrEnum):
-    """Which database it is."""
-
-    SQLITE = "SQLite"
-    POSTGRESQL = "PostgreSQL"
-    MARIADB = "MariaDB"
-    MYSQL = "MySQL"
 
 
 _KINDS = {"sqlite": Kind.SQLITE, "postgresql": Kind.POSTGRESQL, "mysql": Kind.MYSQL}
