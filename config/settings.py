@@ -56,6 +56,14 @@ class Settings(BaseSettings):
         1_000, ge=1, le=100_000, description="Requests that one HTTP door has in hand; one more is answered 503"
     )
 
+    new_api_redis_url: str = Field(
+        "",
+        description="Redis of a new-api relay on this database, which `doctor` reads: `redis://host/0`; unset: none",
+    )
+    new_api_crypto_secret: SecretStr = Field(
+        SecretStr(""), description="That relay's `CRYPTO_SECRET`, which names its tokens' caches; unset: not looked at"
+    )
+
     trust_quota: int = Field(
         _DEFAULT.trust_quota,
         description="Quota; where wallet and token both have more, nothing is held; 0: every request is held",

@@ -32,7 +32,7 @@ def settings() -> Settings:
 
 def secrets(loaded: Settings) -> frozenset[str]:
     """What no line may show: passwords in URLs, settings declared secret, and the path of the webhook's URL."""
-    found = set(secrets_of((loaded.database_url, loaded.broker_url)))
+    found = set(secrets_of((loaded.database_url, loaded.broker_url, loaded.new_api_redis_url)))
     declared = [value for value in dict(loaded).values() if isinstance(value, SecretStr)]
     for entry in (entry.strip() for value in declared for entry in value.get_secret_value().split(",")):
         # In `user:password` the user alone is no secret.

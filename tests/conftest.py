@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.browser",
     "tests.fixtures.receiver",
     "tests.fixtures.doors",
+    "tests.fixtures.looked_at",
 ]
 
 

@@ -58,7 +58,7 @@ def abandon(context: Context, request_ids: Sequence[str]) -> Steps[None]:
     """Give back 1 to 500 holds whose callers hung up before they were answered (semantics §8)."""
     checks.batch("request_ids", len(request_ids))
     sheet = context.worksheet()
-    yield from loads.load_for_jobs(sheet, request_ids)
+    yield from loads.load_for_jobs(sheet, context.dialect.accounts, request_ids)
     for each in request_ids:
         settlements.expire(sheet, each, context.funding, abandoned=True)
     yield from write(sheet, context.dialect)

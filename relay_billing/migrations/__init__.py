@@ -35,6 +35,12 @@ def current(connection: Connection) -> str | None:
     return context.get_current_revision()
 
 
+def revisions() -> tuple[str, ...]:
+    """All revisions that this code knows, the first one first."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return tuple(reversed([each.revision for each in scripts]))
+
+
 def head() -> str | None:
     """The revision that this code needs."""
     return ScriptDirectory.from_config(_config()).get_current_head()

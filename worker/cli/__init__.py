@@ -9,6 +9,7 @@ from worker.cli import (
     database,
     dead_letters,
     demo,
+    doctor,
     drain,
     health,
     reconcile,
@@ -36,6 +37,7 @@ app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(config.app, name="config")
 app.command("migrate")(database.migrate)
+app.command("doctor")(doctor.doctor)
 app.command("health")(health.health)
 app.command("drain")(drain.drain)
 app.command("demo")(demo.demo)
