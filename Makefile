@@ -8,8 +8,9 @@ PYTEST := $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 SECONDS ?= 120
 BROKER ?= redis
 DURABILITY ?= database
+RELAYS ?= mix
 
-.PHONY: bench chaos check demo docs faults format lint test
+.PHONY: bench chaos check demo docs faults format lint openapi test
 
 demo: $(STAMP)
 	@$(BIN)/python -m worker demo
@@ -24,8 +25,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy docs/build.py docs/examples/first.py docs/examples/relay.py
+	$(BIN)/mypy docs/build.py docs/reference.py docs/examples/first.py docs/examples/relay.py
 	$(BIN)/lint-imports
+
+# After a change of what the HTTP door takes or answers.
+openapi: $(STAMP)
+	$(BIN)/python -m tests.unit.api.test_describing > docs/openapi.json
 
 check: lint test
 
@@ -34,12 +39,12 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Breaks everything at random, mends nothing, and proves every balance:
-# make chaos SECONDS=600 BROKER=rabbitmq DURABILITY=broker SEED=7
+# make chaos SECONDS=600 BROKER=rabbitmq DURABILITY=broker RELAYS=http SEED=7
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --broker $(BROKER) --durability $(DURABILITY) \
-		$(if $(SEED),--seed $(SEED))
+		--relays $(RELAYS) $(if $(SEED),--seed $(SEED))
 
-# Ours against the naive ways, half an hour: make bench PARTS="price holds settles tuning growth memory"
+# Ours against the naive ways, half an hour: make bench PARTS="price holds http settles tuning growth memory"
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(PARTS)
 

@@ -1,4 +1,4 @@
-"""`make bench`: everything, or the parts that are named: price, holds, settles, tuning, growth, memory."""
+"""`make bench`: everything, or the parts that are named: price, holds, http, settles, tuning, growth, memory."""
 
 import argparse
 import json
@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine, text
 
-from benchmarks import growth, holds, page, plots, price, settles, tuning
+from benchmarks import growth, holds, http, page, plots, price, settles, tuning
 from benchmarks.measure import USERS, Scenario, play
 from benchmarks.site import Site, opened, worker
 
-PARTS = ("price", "holds", "settles", "tuning", "growth", "memory")
+PARTS = ("price", "holds", "http", "settles", "tuning", "growth", "memory")
 MEMORY_SETTLES = 1_000_000
 PGBENCH = """\\set of random(1, {users})
 BEGIN;
@@ -56,7 +56,7 @@ def machine(site: Site) -> dict[str, object]:
             for name in ("server_version", "synchronous_commit", "fsync", "full_page_writes", "shared_buffers")
         }
     engine.dispose()
-    names = ("sqlalchemy", "psycopg", "celery", "kombu", "redis")
+    names = ("sqlalchemy", "psycopg", "celery", "kombu", "redis", "uvicorn", "fastapi")
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cores": os.cpu_count(),
@@ -125,6 +125,12 @@ def main() -> None:
             on_sqlite = holds.sqlite_scenarios(Path(folder))
             play(on_sqlite, chosen.rounds)
             scenarios += on_sqlite
+    if "http" in chosen.parts:
+        with opened() as site:
+            with http.compared(site) as over_http:
+                play(over_http, chosen.rounds)
+                scenarios += over_http
+            results["idle"] = http.idle(site)
     if "settles" in chosen.parts:
         with opened(("redis", "rabbitmq")) as site:
             for broker in site.brokers:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from benchmarks import http
 from benchmarks.growth import YARDSTICK
 from benchmarks.plots import RESULTS, ROOT
 
@@ -69,8 +70,32 @@ def _reached(results: Results) -> str:
         ),
         ("SQLite, one caller, against the naive ORM", "1.5 times", _times(results, "SQLite, 1 callers", naive)),
         ("SQLite, 8 threads, against the naive ORM", "4 times", _times(results, "SQLite, 8 callers", naive)),
+        *(_reached_over_http(results) if "idle" in results else ()),
     ]
     return _table(("what", "wanted", "measured"), rows)
+
+
+def _reached_over_http(results: Results) -> list[Row]:
+    many, idle = http.name(64), results["idle"]
+    door, client = _way(results, many, http.OURS), _way(results, many, http.IN_PROCESS)
+    return [
+        (
+            "over HTTP, 64 connections, one door process, against 64 asyncio callers in process",
+            "0.7 times",
+            f"{client['ours_is_times']:.2f} times",
+        ),
+        (
+            "the same, its p99 of theirs",
+            "at most 1.5 times",
+            f"{door['p99_ms'] / client['p99_ms']:.2f} times ({door['p99_ms']:.1f} and {client['p99_ms']:.1f} ms)",
+        ),
+        ("the same, against the ORM behind FastAPI", "12 times", _times(results, many, http.NAIVE)),
+        (
+            f"what {idle['connections']:,} idle connections cost the door",
+            "under 200 MiB",
+            f"{idle['with_them_mib'] - idle['before_mib']:.0f} MiB, on top of {idle['before_mib']:.0f}",
+        ),
+    ]
 
 
 def _parts(results: Results) -> str:

@@ -47,6 +47,15 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address on which that port is open, without a password; `0.0.0.0` in a container"
     )
 
+    api_address: str = Field(
+        "127.0.0.1",
+        description="Address of the [HTTP door](http.md); on any but a loopback address it needs a key to start",
+    )
+    api_port: int = Field(8090, ge=0, le=65_535, description="Port of the HTTP door; 0: any that is free")
+    api_max_inflight: int = Field(
+        1_000, ge=1, le=100_000, description="Requests that one HTTP door has in hand; one more is answered 503"
+    )
+
     trust_quota: int = Field(
         _DEFAULT.trust_quota,
         description="Quota; where wallet and token both have more, nothing is held; 0: every request is held",

@@ -1,9 +1,10 @@
--- What the database roles of relays and workers may do; PostgreSQL 13 or later.
+-- What the database roles of relays, HTTP doors and workers may do; PostgreSQL 13 or later.
 --
 -- Run it as the owner of the tables, who runs `python -m worker migrate` too, after each migration:
 --     psql --set ON_ERROR_STOP=1 --single-transaction --file deploy/grants.sql
 -- It may be run any number of times. Then give each process a login of its own:
 --     CREATE ROLE relay1 LOGIN PASSWORD '...' IN ROLE billing_relay;
+--     CREATE ROLE api1 LOGIN PASSWORD '...' IN ROLE billing_api;
 --     CREATE ROLE worker1 LOGIN PASSWORD '...' IN ROLE billing_worker;
 -- The tables are taken to be in the schema `public`.
 
@@ -12,6 +13,11 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'billing_relay') THEN
         CREATE ROLE billing_relay NOLOGIN;
     END IF;
+    -- An HTTP door is a relay that looks up its callers' keys.
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'billing_api') THEN
+        CREATE ROLE billing_api NOLOGIN;
+    END IF;
+    GRANT billing_relay TO billing_api;
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'billing_worker') THEN
         CREATE ROLE billing_worker NOLOGIN;
     END IF;
@@ -64,6 +70,15 @@ GRANT USAGE ON SEQUENCE billing_ledger_id_seq TO billing_relay;
 -- With webhooks on, a hold that crosses a threshold notes what is to be told.
 GRANT INSERT ON billing_webhooks TO billing_relay;
 GRANT USAGE ON SEQUENCE billing_webhooks_id_seq TO billing_relay;
+
+-- The HTTP door, beside: looks keys up, makes none; and looks whether the database has all migrations.
+GRANT SELECT ON billing_api_keys TO billing_api;
+DO $$
+BEGIN
+    IF to_regclass('public.billing_alembic_version') IS NOT NULL THEN
+        GRANT SELECT ON billing_alembic_version TO billing_api;
+    END IF;
+END $$;
 
 -- The worker: all rows of our own tables, but of the ledger's past only the sums that retention carries forward.
 DO $$

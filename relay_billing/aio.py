@@ -17,7 +17,7 @@ from relay_billing.domain.requests import HoldFields, PreConsume
 from relay_billing.domain.sessions import BillingSession, State
 from relay_billing.domain.sources import FUNDING
 from relay_billing.door import Closing, Door, Waiting
-from relay_billing.flows import holds, settlements
+from relay_billing.flows import dry_runs, holds, settlements
 from relay_billing.flows.context import Flow, Terms, utc_now
 from relay_billing.store.async_drivers import async_engine_of, atransact
 from relay_billing.store.drivers import dialect_of
@@ -30,7 +30,7 @@ YOUNG_MS = 1_000
 """A cancelled call gives back only a hold younger than this: an older one was taken by an earlier call of its id."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AsyncClientSession(BillingSession):
     """A session that its relay can close, awaited."""
 
@@ -56,7 +56,7 @@ class AsyncClientSession(BillingSession):
 
 
 def _bound(session: BillingSession, client: "AsyncBillingClient", closing: Closing | None = None) -> AsyncClientSession:
-    return AsyncClientSession(**session.values(), client=client, closing=closing or Closing())
+    return session.copied_as(AsyncClientSession, {"client": client, "closing": closing or Closing()})
 
 
 class AsyncBillingClient(Door):
@@ -81,12 +81,28 @@ class AsyncBillingClient(Door):
         make = lambda: self._terms.steps(flow, *args, **options)  # noqa: E731, mypy knows no P in a def
         return await atransact(self._engine, self._terms.dialect, make)
 
+    async def read(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Run a flow of `relay_billing.flows` that changes nothing: it waits for no writer. Raises its errors."""
+        make = lambda: self._terms.steps(flow, *args, **options)  # noqa: E731, mypy knows no P in a def
+        return await atransact(self._engine, self._terms.dialect, make, reading=True)
+
     async def pre_consume(self, **fields: Unpack[HoldFields]) -> AsyncClientSession:
         """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
+        return _bound(await self.hold(fields), self)
+
+    async def hold(self, fields: HoldFields) -> BillingSession:
+        """As `pre_consume`, for a caller that closes sessions by their id.
+
+        Returns a `Replay` where an earlier call with this request id has opened the session (semantics §3.1).
+        """
         with self._meter.holding() as holding:
             request = PreConsume.checked(fields)
             holding.session = session = await self._holds.call(request)
-        return _bound(session, self)
+        return session
+
+    async def would_hold(self, **fields: Unpack[HoldFields]) -> BillingSession:
+        """Dry run: the session that `pre_consume` would return now, or its error; nothing moves or is locked."""
+        return await self.read(dry_runs.would_hold, PreConsume.checked(fields))
 
     async def _give_back(self, request: PreConsume, session: BillingSession) -> None:
         """Refund the hold of a call that was cancelled meanwhile: its caller never gets the session."""
@@ -142,14 +158,21 @@ class AsyncBillingClient(Door):
         receipt = self._publisher.post(jobs)
         return await asyncio.to_thread(receipt.wait, self._policy.publish_timeout)
 
+    async def abandon(self, request_ids: Sequence[str]) -> None:
+        """Give back holds whose callers went before they had their answers (semantics §8); 1 to 500.
+
+        They are closed as if they had expired: a settle that comes all the same is charged. Sessions that have ended,
+        or whose end is recorded, stay as they are. Raises BillingUnavailable.
+        """
+        await self._run(settlements.abandon, request_ids)
+
     async def reserve(self, request_id: str, target_quota: int) -> BillingSession:
         """Raise the hold of an open session now: as `Ledger.reserve` (semantics §4)."""
         return await self._run(holds.reserve, request_id, target_quota)
 
     async def get(self, request_id: str) -> BillingSession:
         """The session as it stands. Raises InvalidRequest or UnknownSession."""
-        make = lambda: self._terms.steps(holds.get, request_id)  # noqa: E731, one line
-        return await atransact(self._engine, self._terms.dialect, make, reading=True)
+        return await self.read(holds.get, request_id)
 
     async def close(self) -> None:
         """Carry out and post all waiting calls, for a bounded number of seconds, and close all connections."""

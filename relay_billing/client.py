@@ -21,7 +21,7 @@ from relay_billing.domain.requests import HoldFields, PreConsume
 from relay_billing.domain.sessions import BillingSession
 from relay_billing.domain.sources import FUNDING
 from relay_billing.door import Closing, Door, Waiting
-from relay_billing.flows import holds, settlements
+from relay_billing.flows import dry_runs, holds, settlements
 from relay_billing.flows.context import Flow, Terms, utc_now
 from relay_billing.store.drivers import dialect_of, engine_of, transact
 
@@ -34,7 +34,7 @@ HOLDS_ALONE = 4
 batch of so few costs more than it saves. Settles and refunds are always gathered, because they share a message."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ClientSession(BillingSession):
     """A session that its relay can close."""
 
@@ -60,7 +60,7 @@ class ClientSession(BillingSession):
 
 
 def _bound(session: BillingSession, client: "BillingClient", closing: Closing | None = None) -> ClientSession:
-    return ClientSession(**session.values(), client=client, closing=closing or Closing())
+    return session.copied_as(ClientSession, {"client": client, "closing": closing or Closing()})
 
 
 def _disconnect_in_child(parent: "weakref.ref[BillingClient]") -> None:
@@ -105,12 +105,21 @@ class BillingClient(Door):
     def _run(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
         return transact(self._engine, self._terms.dialect, lambda: self._terms.steps(flow, *args, **options))
 
+    def read(self, flow: Flow[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Run a flow of `relay_billing.flows` that changes nothing: it waits for no writer. Raises its errors."""
+        make = lambda: self._terms.steps(flow, *args, **options)  # noqa: E731, mypy knows no P in a def
+        return transact(self._engine, self._terms.dialect, make, reading=True)
+
     def pre_consume(self, **fields: Unpack[HoldFields]) -> ClientSession:
         """Hold `quota` before the call goes out: as `Ledger.pre_consume`, with its errors (semantics §3)."""
         with self._meter.holding() as holding:
             request = PreConsume.checked(fields)
             holding.session = session = self._holds.call(request)
         return _bound(session, self)
+
+    def would_hold(self, **fields: Unpack[HoldFields]) -> BillingSession:
+        """Dry run: the session that `pre_consume` would return now, or its error; nothing moves or is locked."""
+        return self.read(dry_runs.would_hold, PreConsume.checked(fields))
 
     @contextmanager
     def session(self, **fields: Unpack[HoldFields]) -> Iterator[ClientSession]:
@@ -168,8 +177,7 @@ class BillingClient(Door):
 
     def get(self, request_id: str) -> BillingSession:
         """The session as it stands. Raises UnknownSession."""
-        make = lambda: self._terms.steps(holds.get, request_id)  # noqa: E731, one line
-        return transact(self._engine, self._terms.dialect, make, reading=True)
+        return self.read(holds.get, request_id)
 
     def close(self) -> None:
         """Carry out and post all waiting calls, for a bounded number of seconds, and close all connections."""

@@ -87,6 +87,8 @@ class _RegistryMeter(Meter):
         except ValueError as error:
             problem = "this registry has a client's metrics already: give each client a registry, or share the client"
             raise InvalidRequest("metrics", problem) from error
+        # Looked up once: each look-up takes a lock.
+        self._held_well = self._answers.labels(ANSWER)
         for task in (SETTLE_TASK, REFUND_TASK):
             self._ends.labels(task, SAFE)
 
@@ -106,7 +108,7 @@ class _RegistryMeter(Meter):
             raise
         finally:
             self._holds.observe(time.perf_counter() - began)
-        self._answers.labels(ANSWER).inc()
+        self._held_well.inc()
         session = holding.session
         if session is not None and session.state is State.PRECONSUMED and session.created_at >= began_ms:
             self._held.inc(session.pre_consumed_quota)

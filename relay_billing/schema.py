@@ -278,3 +278,20 @@ billing_deliveries = Table(
     Column("deliveries", Integer, nullable=False),
     Column("last_at", BigInteger, nullable=False),
 )
+
+# The HTTP door's keys, by their digests. A row stays when its key is revoked: a door that had keys never opens again.
+billing_api_keys = Table(
+    "billing_api_keys",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),
+    # Words of `Scope`, separated by commas.
+    Column("scopes", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+)
+_UNREVOKED = billing_api_keys.c.revoked_at.is_(None)
+_ONE_OF_A_NAME = ("uq_billing_api_keys_unrevoked", billing_api_keys.c.name)
+Index(*_ONE_OF_A_NAME, unique=True, postgresql_where=_UNREVOKED, sqlite_where=_UNREVOKED)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from celery import Celery, signals
 
+from config import logs, startup
 from config.celery import options
+from config.refusal import ends_the_process
 from relay_billing.broker.options import AMQP
-from worker import logs, startup
 from worker.monitoring import counting
 from worker.patches import commands
 from worker.patches.events import Events
@@ -19,7 +20,6 @@ from worker.process.consuming import children_of, readiness
 from worker.process.heartbeat import Heartbeat
 from worker.process.stage import Stage
 from worker.process.state import OwnState
-from worker.refusal import ends_the_process
 
 if TYPE_CHECKING:
     from celery.worker.consumer import Consumer

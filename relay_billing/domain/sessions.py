@@ -1,9 +1,10 @@
 """One relayed request's life: its states and its row (semantics §2, §3)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from relay_billing.domain.jobs import Job, RefundJob, SettleJob
 
@@ -44,9 +45,15 @@ OPEN_STATES = tuple(state for state in State if TRANSITIONS[state])
 """States that a session can still leave: an intent recorded on it waits to be applied (semantics §9)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+S = TypeVar("S", bound="BillingSession")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BillingSession:
-    """A session as its row stands (semantics §3.8). Amounts are quota, `*_at` Unix milliseconds."""
+    """A session as its row stands (semantics §3.8). Amounts are quota, `*_at` Unix milliseconds.
+
+    Without slots: a hold is copied twice, and a copy by way of `__dict__` takes 1 µs, one field by field 7 µs.
+    """
 
     request_id: str
     user_id: int
@@ -108,9 +115,19 @@ class BillingSession:
         return dict(zip(_NAMES, _READ(self), strict=True))
 
     def changed(self, **values: Any) -> "BillingSession":  # noqa: ANN401
-        """A copy with other values, as `dataclasses.replace` makes it, in half the time."""
-        return BillingSession(**{**self.values(), **values})
+        """A copy with other values. Raises TypeError for a name that is no field's."""
+        if not values.keys() <= _KNOWN:
+            raise TypeError(f"a session has no {', '.join(sorted(values.keys() - _KNOWN))}")
+        return self.copied_as(BillingSession, values)
+
+    def copied_as(self, kind: type[S], values: Mapping[str, object]) -> S:
+        """The session as a `kind` of session, with other values, or those that only this kind has."""
+        made = object.__new__(kind)
+        made.__dict__.update(self.__dict__)
+        made.__dict__.update(values)
+        return made
 
 
 _NAMES = tuple(each.name for each in fields(BillingSession))
+_KNOWN = frozenset(_NAMES)
 _READ = attrgetter(*_NAMES)

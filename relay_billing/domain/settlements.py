@@ -18,6 +18,8 @@ from relay_billing.domain.sources import source_of
 from relay_billing.domain.worksheet import Worksheet
 
 HOLD_EXPIRED = "hold_expired"
+CALLER_GONE = "client_gone"
+"""Reasons of sessions that no job has closed."""
 
 
 def apply(sheet: Worksheet, job: Job, sources: tuple[FundingSource, ...]) -> Answer:
@@ -183,28 +185,27 @@ def _hold_back(
     return (*funding, *token_returns.give_back(sheet, session, kind))
 
 
-def expire(sheet: Worksheet, request_id: str, sources: tuple[FundingSource, ...]) -> bool:
+def expire(sheet: Worksheet, request_id: str, sources: tuple[FundingSource, ...], *, abandoned: bool = False) -> bool:
     """Close a hold that nobody closed, as `hold_expiry` says (semantics §8).
 
+    `abandoned`: its caller hung up before he was answered, so it goes back now. That is no refund, for he may have
+    asked again meanwhile and use the session: then his settle is late, and charged all the same.
     False: it was closed meanwhile, has an intent, or is parked now.
     """
     session = sheet.sessions.get(request_id)
     if session is None or session.state is not State.PRECONSUMED or session.parked or session.intent is not None:
         return False
-    if session.expires_at >= sheet.now_ms:
+    if session.expires_at >= sheet.now_ms and not abandoned:
         return False
+    reason = CALLER_GONE if abandoned else HOLD_EXPIRED
     try:
-        if sheet.policy.hold_expiry is HoldExpiry.CHARGE:
+        if sheet.policy.hold_expiry is HoldExpiry.CHARGE and not abandoned:
             sheet.post(_settled(sheet, session, session.pre_consumed_quota, 0, HOLD_EXPIRED, ()))
             return True
-        sheet.post(
-            Changes(
-                _closed(sheet, session, State.EXPIRED, HOLD_EXPIRED),
-                _hold_back(sheet, session, sources, EntryKind.EXPIRE),
-            )
-        )
+        back = _hold_back(sheet, session, sources, EntryKind.EXPIRE)
+        sheet.post(Changes(_closed(sheet, session, State.EXPIRED, reason), back))
     except (Parked, ColumnOverflow) as problem:
-        changes, answer = _park(session, RefundJob(request_id, HOLD_EXPIRED), problem)
+        changes, answer = _park(session, RefundJob(request_id, reason), problem)
         sheet.post(changes)
         sheet.dead_letters.append(Letter.of_answer(answer))
         return False

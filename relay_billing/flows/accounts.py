@@ -9,30 +9,13 @@ from relay_billing import schema
 from relay_billing.domain import checks
 from relay_billing.domain.account_type import AccountType
 from relay_billing.domain.sessions import BillingSession
+from relay_billing.flows.allowances import Allowance
 from relay_billing.flows.context import Context
 from relay_billing.flows.history import MAX_ROWS, Entry
 from relay_billing.flows.recent import RECENT, movements, open_holds
 from relay_billing.flows.tokens import Key
 from relay_billing.store.commands import Command, Steps
 from relay_billing.store.rows import session_of
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """One row of `user_subscriptions` with its plan's title. Amounts are quota, times Unix seconds."""
-
-    id: int
-    plan_id: int
-    plan_title: str | None
-    """None: the plan has no row."""
-    status: str
-    amount_total: int
-    """0: unlimited."""
-    amount_used: int
-    start_time: int
-    end_time: int
-    last_reset_time: int
-    next_reset_time: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +52,10 @@ def account(context: Context, user_id: int, recent: int = RECENT) -> Steps[Accou
     """
     checks.row_id("user_id", user_id)
     checks.whole("recent", recent, 1, MAX_ROWS)
-    u, b, p = schema.users.c, schema.user_subscriptions.c, schema.subscription_plans.c
-    names = [name for name in Allowance.__dataclass_fields__ if name not in ("plan_title", "status")]
-    counted = (func.coalesce(b[name], 0).label(name) for name in names)
-    bought = select(*counted, func.coalesce(b.status, "").label("status"), p.title.label("plan_title")).select_from(
-        schema.user_subscriptions.outerjoin(schema.subscription_plans, p.id == b.plan_id)
-    )
     user, keys, allowances, total, newest, moved = yield [
-        Command(_user().where(u.id == user_id)),
+        Command(_user().where(schema.users.c.id == user_id)),
         Command(Key.rows(schema.tokens.c.user_id == user_id)),
-        Command(bought.where(b.user_id == user_id).order_by(b.id).limit(MAX_ROWS)),
+        Command(Allowance.rows_of(user_id)),
         *open_holds(schema.billing_sessions.c.user_id == user_id, recent),
         movements(AccountType.WALLET, user_id, recent),
     ]

@@ -125,7 +125,7 @@ def replay(context: Context, letter_id: int) -> Steps[Resolution]:
         return Resolution(letter_id, False, f"it holds no valid job: {error}")
     yield from loads.load_for_jobs(sheet, context.dialect.accounts, {job.request_id})
     answer = settlements.apply(sheet, job, context.funding)
-    yield from write(sheet, context.dialect)
+    yield from write(sheet, context.dialect, more=True)
     done = answer.outcome in (Outcome.APPLIED, Outcome.LATE, Outcome.DUPLICATE) and not answer.differs
     if done:
         yield [dead_letters.resolve(letter_id, REPLAYED, answer.outcome.value, sheet.now_ms)]
@@ -156,7 +156,7 @@ def write_off(context: Context, letter_id: int, note: str) -> Steps[Resolution]:
         yield from loads.load_wallets(sheet, context.dialect.accounts, {user_id})
     row = Movement.write_off(letter_id, kept.deliveries, user_id, note)
     sheet.post(Changes(movements=(row,)))
-    yield from write(sheet, context.dialect)
+    yield from write(sheet, context.dialect, more=True)
     yield [dead_letters.resolve(letter_id, WRITTEN_OFF, note, sheet.now_ms)]
     return Resolution(letter_id, True, detail)
 

@@ -6,11 +6,13 @@ from relay_billing.domain import checks, holds
 from relay_billing.domain.errors import BillingError, UnknownSession
 from relay_billing.domain.fast_hold import assume
 from relay_billing.domain.fast_hold_batch import sendable
+from relay_billing.domain.replays import Replay
 from relay_billing.domain.requests import PreConsume
 from relay_billing.domain.sessions import BillingSession
 from relay_billing.flows.context import Context
 from relay_billing.store import loads
 from relay_billing.store.commands import Command, Steps
+from relay_billing.store.last import Last
 from relay_billing.store.rows import session_of
 from relay_billing.store.statements import READ_SESSIONS
 from relay_billing.store.writes import write
@@ -47,12 +49,13 @@ def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[
         for at, request in rest.items():
             try:
                 changes = holds.pre_consume(sheet, request, context.funding)
-                if request.request_id not in sheet.sessions:
+                known = sheet.sessions.get(request.request_id)
+                if known is None:
                     sheet.post(changes)
             except BillingError as error:
                 answers[at] = error
                 continue
-            answers[at] = sheet.sessions[request.request_id]
+            answers[at] = sheet.sessions[request.request_id] if known is None else Replay(**known.values())
         yield from write(sheet, context.dialect)
     return [answers[at] for at in range(len(requests))]
 
@@ -73,7 +76,7 @@ def reserve(context: Context, request_id: str, target_quota: int) -> Steps[Billi
 def get(context: Context, request_id: str) -> Steps[BillingSession]:
     """The session as it stands. Raises InvalidRequest or UnknownSession."""
     checks.request_id(request_id)
-    (found,) = yield [Command.of_constant(READ_SESSIONS, ids=[request_id])]
+    (found,) = yield Last([Command.of_constant(READ_SESSIONS, ids=[request_id])])
     if not found.rows:
         raise UnknownSession(request_id)
     return session_of(found.rows[0])

@@ -1,26 +1,22 @@
 """An account's newest open holds and movements."""
 
-from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, select
+from sqlalchemy import ColumnElement, and_, select
 
 from relay_billing import schema
 from relay_billing.domain.account_type import AccountType
-from relay_billing.domain.sessions import State
 from relay_billing.flows.history import ENTRIES
+from relay_billing.flows.open_holds import OPEN, OpenHolds
 from relay_billing.store.commands import Command
 
 RECENT = 20
 """Default number of movements, and of open holds, shown with an account."""
 
-_OPEN = schema.in_state(State.PRECONSUMED.value)
-
 
 def open_holds(where: ColumnElement[bool], recent: int) -> list[Command]:
     """Reads the number and quota of open holds, and the newest of them; both use only the index of open sessions."""
     s = schema.billing_sessions.c
-    held = cast(func.coalesce(func.sum(s.pre_consumed_quota), 0), BigInteger)
-    total = select(func.count().label("holds"), held.label("held")).where(_OPEN, where)
-    newest = select(schema.billing_sessions).where(_OPEN, where).order_by(s.created_at.desc()).limit(recent)
-    return [Command(total), Command(newest)]
+    newest = select(schema.billing_sessions).where(OPEN, where).order_by(s.created_at.desc()).limit(recent)
+    return [OpenHolds.total(where), Command(newest)]
 
 
 def movements(account_type: AccountType, account_id: int, recent: int) -> Command:

@@ -1,4 +1,4 @@
-"""Settles and refunds: applied, or recorded as intents (semantics §5, §6, §9)."""
+"""Settles and refunds: applied, or recorded as intents (semantics §5, §6, §9); holds that nobody waited for."""
 
 from collections.abc import Sequence
 
@@ -52,3 +52,13 @@ def intend(context: Context, jobs: Sequence[Job]) -> Steps[None]:
         for _, job in sorted(first.items())
     ]
     yield write_intents(context.dialect, rows)
+
+
+def abandon(context: Context, request_ids: Sequence[str]) -> Steps[None]:
+    """Give back 1 to 500 holds whose callers hung up before they were answered (semantics §8)."""
+    checks.batch("request_ids", len(request_ids))
+    sheet = context.worksheet()
+    yield from loads.load_for_jobs(sheet, context.dialect.accounts, request_ids)
+    for each in request_ids:
+        settlements.expire(sheet, each, context.funding, abandoned=True)
+    yield from write(sheet, context.dialect)

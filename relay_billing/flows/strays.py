@@ -51,7 +51,7 @@ def sweep(context: Context) -> Steps[list[Answer]]:
     sheet = context.worksheet()
     yield from load_for_jobs(sheet, context.dialect.accounts, {job.request_id for job in jobs})
     answers = [settlements.apply(sheet, job, context.funding) for job in jobs]
-    yield from write(sheet, context.dialect)
+    yield from write(sheet, context.dialect, more=True)
     unknown = [each for each in answers if each.outcome is Outcome.UNKNOWN_SESSION]
     yield from keep_letters(context, [Letter.of_unknown(each) for each in unknown])
     yield [Command(delete(billing_strays).where(_C.fingerprint.in_([row["fingerprint"] for row in found.rows])))]

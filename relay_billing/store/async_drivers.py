@@ -8,12 +8,14 @@ from typing import TypeVar, cast
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from relay_billing.store import psycopg_transactions, sqlite_transactions
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.direct import acarried_out
 from relay_billing.store.drivers import (
     NOTHING_KNOWN,
     PIPELINING,
+    WENT_ON,
     Attempts,
     Kept,
     bounds_of,
@@ -21,8 +23,8 @@ from relay_billing.store.drivers import (
     reply_of,
     url_of,
 )
+from relay_billing.store.last import Last
 from relay_billing.store.pipeline import aexecuted_alone, apiped, pipelined
-from relay_billing.store.sqlite_transactions import atransaction
 from relay_billing.store.waits import OWN_PARAMETERS, Bounds, Waits, waits_of
 
 T = TypeVar("T")
@@ -40,13 +42,19 @@ async def _acarried_out(connection: AsyncConnection, commands: Sequence[Command]
 
 
 @asynccontextmanager
-async def _atransaction(engine: AsyncEngine, dialect: Dialect, *, reading: bool) -> AsyncIterator[AsyncConnection]:
+async def _atransaction(
+    engine: AsyncEngine, dialect: Dialect, *, reading: bool, piped: bool
+) -> AsyncIterator[AsyncConnection]:
     begin = dialect.begin_reading if reading else dialect.begin
+    if piped:
+        async with psycopg_transactions.atransaction(engine) as connection:
+            yield connection
+        return
     if begin is None:
         async with engine.begin() as connection:
             yield connection
         return
-    async with engine.connect() as connection, atransaction(connection, dialect.opening, begin):
+    async with engine.connect() as connection, sqlite_transactions.atransaction(connection, dialect.opening, begin):
         yield connection
 
 
@@ -80,12 +88,15 @@ async def _aattempt(engine: AsyncEngine, dialect: Dialect, steps: Steps[T], kept
             commands = steps.send([kept.reply])
     except StopIteration as end:
         return cast(T, end.value)
-    async with _atransaction(engine, dialect, reading=reading) as connection:
+    piped = engine.dialect.driver in PIPELINING and pipelined(cast("Sequence[Command]", commands))
+    async with _atransaction(engine, dialect, reading=reading, piped=piped) as connection:
         first = True
         try:
             while True:
-                replies = await _acarried_out(connection, cast("Sequence[Command]", commands), first=first)
+                replies = await _acarried_out(connection, cast("Sequence[Command]", commands), first=first and piped)
+                ended = isinstance(commands, Last)
                 commands, first = steps.send(replies), False
+                assert not ended, WENT_ON
         except StopIteration as end:
             return cast(T, end.value)
 

@@ -13,13 +13,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, Pool
 
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, UpdateDataError
+from relay_billing.store import psycopg_transactions, sqlite_transactions
 from relay_billing.store.allowance import lengthened
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.direct import carried_out
 from relay_billing.store.failures import cause_of
+from relay_billing.store.last import Last
 from relay_billing.store.pipeline import executed_alone, piped, pipelined
-from relay_billing.store.sqlite_transactions import transaction
 from relay_billing.store.urls import parsed
 from relay_billing.store.waits import (
     LONG_STATEMENT_TIMEOUT_S,
@@ -50,6 +51,7 @@ STREAMED = {"stream_results": True, "yield_per": 1_000}
 """Options of a streamed read, which keeps at most 1,000 rows in memory."""
 NOTHING_KNOWN = Reply((), 0)
 """The reply to an auto-committed statement that failed, so that its effect is unknown."""
+WENT_ON = "a flow went on after the list that ended its transaction"
 SUPPORTED = ("postgresql", "sqlite")
 """SQLAlchemy's names of the databases that are supported."""
 
@@ -77,7 +79,7 @@ def reply_of(result: CursorResult[tuple[object, ...]]) -> Reply:
 
 
 def _carried_out(connection: Connection, commands: Sequence[Command], *, first: bool) -> Sequence[Reply]:
-    """Run one list of commands. `first`: it is the first of its transaction."""
+    """Run one list of commands. `first`: it begins its transaction."""
     if connection.dialect.driver in PIPELINING and pipelined(commands):
         return piped(connection, commands, first=first)
     if connection.dialect.driver == DIRECT and pipelined(commands):
@@ -86,13 +88,18 @@ def _carried_out(connection: Connection, commands: Sequence[Command], *, first: 
 
 
 @contextmanager
-def _transaction(engine: Engine, dialect: Dialect, *, reading: bool) -> Iterator[Connection]:
+def _transaction(engine: Engine, dialect: Dialect, *, reading: bool, piped: bool) -> Iterator[Connection]:
+    """A transaction. `piped`: its first list of commands is sent as a pipeline, which begins it."""
     begin = dialect.begin_reading if reading else dialect.begin
+    if piped:
+        with psycopg_transactions.transaction(engine) as connection:
+            yield connection
+        return
     if begin is None:
         with engine.begin() as connection:
             yield connection
         return
-    with engine.connect() as connection, transaction(connection, dialect.opening, begin):
+    with engine.connect() as connection, sqlite_transactions.transaction(connection, dialect.opening, begin):
         yield connection
 
 
@@ -195,15 +202,18 @@ def _attempt(
             commands = steps.send([kept.reply])
     except StopIteration as end:
         return cast(T, end.value)
+    piped = engine.dialect.driver in PIPELINING and allowed_s is None and pipelined(cast("Sequence[Command]", commands))
     with (
-        _transaction(engine, dialect, reading=reading) as connection,
+        _transaction(engine, dialect, reading=reading, piped=piped) as connection,
         nullcontext() if allowed_s is None else lengthened(connection, allowed_s),
     ):
         first = True
         try:
             while True:
-                replies = _carried_out(connection, cast("Sequence[Command]", commands), first=first)
+                replies = _carried_out(connection, cast("Sequence[Command]", commands), first=first and piped)
+                ended = isinstance(commands, Last)
                 commands, first = steps.send(replies), False
+                assert not ended, WENT_ON
         except StopIteration as end:
             return cast(T, end.value)
 

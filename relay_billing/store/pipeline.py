@@ -1,4 +1,8 @@
-"""psycopg's pipeline: sends a list of constant statements in one round trip, bypassing SQLAlchemy's execution."""
+"""psycopg's pipeline: sends a list of constant statements in one round trip, bypassing SQLAlchemy's execution.
+
+The first list of a transaction brings its BEGIN, the last one its COMMIT. Since nobody can look at the replies before
+that COMMIT, the server itself checks how many rows a statement has changed.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +16,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from relay_billing.store.allowance import KEEP_PLANS
 from relay_billing.store.commands import Alone, Command, Reply
+from relay_billing.store.last import Last
 from relay_billing.store.raised import driver_of, left_with, raised
 
 if TYPE_CHECKING:
@@ -35,13 +40,25 @@ class Sent:
     """Names of its result's columns; None: it returns no rows."""
 
 
+_COUNTED = (
+    "WITH moved AS ({} RETURNING 1) SELECT CAST(CASE WHEN count(*) = %(touches)s::bigint THEN '1' ELSE "
+    "'a row moved under its lock: ' || %(touches)s::text || ' were to change, ' || count(*)::text || ' did' END "
+    "AS integer) FROM moved"
+)
+"""Fails, with these words in its error, unless the statement changes so many rows."""
+
+
 @lru_cache(maxsize=CACHED)
-def _sent(statement: Executable) -> Sent:
+def _sent(statement: Executable, counted: bool = False) -> Sent:
     compiled = statement.compile(dialect=_COMPILER_DIALECT)  # type: ignore[attr-defined]
     assert isinstance(compiled, SQLCompiler)
     inside = {name: value for name, value in compiled.params.items() if value is not None}
     names = tuple(statement.selected_columns.keys()) if isinstance(statement, Select) else None
-    return Sent(str(compiled), inside, names)
+    return Sent(_COUNTED.format(compiled) if counted else str(compiled), inside, names)
+
+
+def _sent_of(command: Command) -> Sent:
+    return _sent(command.statement, command.touches is not None)
 
 
 _listed = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
@@ -69,11 +86,15 @@ def _parameters(command: Command) -> Mapping[str, Any]:
     parameters = command.parameters
     assert isinstance(parameters, Mapping)
     given = {name: _array(value) if isinstance(value, list) else value for name, value in parameters.items()}
-    return {**_sent(command.statement).inside, **given}
+    if command.touches is not None:
+        given["touches"] = command.touches
+    return {**_sent_of(command).inside, **given}
 
 
 def _reply(command: Command, rows: Sequence[tuple[Any, ...]], count: int) -> Reply:
-    names = _sent(command.statement).names or ()
+    if command.touches is not None:
+        return Reply((), command.touches)
+    names = _sent_of(command).names or ()
     return Reply([dict(zip(names, row, strict=True)) for row in rows], count)
 
 
@@ -89,21 +110,27 @@ def _opening(raw: object) -> str:
 
 
 def _statements(commands: Sequence[Command]) -> str:
-    return "; ".join(_sent(each.statement).text for each in commands)
+    return "; ".join(_sent_of(each).text for each in commands)
 
 
 def piped(connection: Connection, commands: Sequence[Command], *, first: bool) -> list[Reply]:
-    """Run the commands in one round trip; return replies in their order. `first`: they begin their transaction."""
+    """Run the commands in one round trip; return replies in their order.
+
+    `first`: they begin their transaction. A `Last` ends it: once its replies are there, it is committed.
+    """
     driver = driver_of(connection)
     raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     try:
         with raw.pipeline():
             if first:
+                raw.execute("BEGIN")
                 raw.execute(_opening(raw))
-            cursors = [raw.execute(_sent(each.statement).text, _parameters(each)) for each in commands]
+            cursors = [raw.execute(_sent_of(each).text, _parameters(each)) for each in commands]
+            if isinstance(commands, Last):
+                raw.execute("COMMIT")
         # The columns are known beforehand: asking a cursor costs as much as sending a statement.
         return [
-            _reply(command, cursor.fetchall() if _sent(command.statement).names else (), cursor.rowcount)
+            _reply(command, cursor.fetchall() if _sent_of(command).names else (), cursor.rowcount)
             for command, cursor in zip(commands, cursors, strict=True)
         ]
     except driver.Error as error:
@@ -122,10 +149,13 @@ async def apiped(connection: "AsyncConnection", commands: Sequence[Command], *, 
     try:
         async with raw.pipeline():
             if first:
+                await raw.execute("BEGIN")
                 await raw.execute(_opening(raw))
-            cursors = [await raw.execute(_sent(each.statement).text, _parameters(each)) for each in commands]
+            cursors = [await raw.execute(_sent_of(each).text, _parameters(each)) for each in commands]
+            if isinstance(commands, Last):
+                await raw.execute("COMMIT")
         return [
-            _reply(command, await cursor.fetchall() if _sent(command.statement).names else (), cursor.rowcount)
+            _reply(command, await cursor.fetchall() if _sent_of(command).names else (), cursor.rowcount)
             for command, cursor in zip(commands, cursors, strict=True)
         ]
     except driver.Error as error:

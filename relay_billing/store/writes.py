@@ -13,19 +13,23 @@ from relay_billing.store import dead_letters, statements, webhooks
 from relay_billing.store.account_statements import AccountStatements
 from relay_billing.store.commands import Command, Load, Rows
 from relay_billing.store.dialects import Dialect
+from relay_billing.store.last import Last
 from relay_billing.store.statements import MUTABLE, OPENING_COLUMNS
 
 
-def write_intents(dialect: Dialect, intents: Rows) -> list[Command]:
+def write_intents(dialect: Dialect, intents: Rows) -> Last:
     """Record intents on open sessions; the first intent of each session wins (semantics §9)."""
     written = dialect.many(statements.WRITE_INTENT, intents)
     # Locked in order first: the update of a set may lock its rows in any order, and so deadlock.
     ids = sorted(str(each["of"]) for each in intents)
-    return [Command.of_constant(statements.LOCK_SESSION_KEYS, ids=ids), replace(written, touches=None)]
+    return Last([Command.of_constant(statements.LOCK_SESSION_KEYS, ids=ids), replace(written, touches=None)])
 
 
-def write(sheet: Worksheet, dialect: Dialect) -> Load:
-    """Write all changes of the worksheet. Raises UpdateDataError if a locked row has changed all the same."""
+def write(sheet: Worksheet, dialect: Dialect, *, more: bool = False) -> Load:
+    """Write all changes of the worksheet. Raises UpdateDataError if a locked row has changed all the same.
+
+    `more`: the flow yields further commands afterwards; unset: this is the end of the transaction.
+    """
     commands = [*_session_writes(sheet, dialect), *_account_writes(sheet, dialect)]
     if sheet.entries:
         rows = [
@@ -48,7 +52,7 @@ def write(sheet: Worksheet, dialect: Dialect) -> Load:
     commands += dead_letters.kept(dialect, sheet.dead_letters, sheet.now_ms, announce=sheet.policy.announce)
     if not commands:
         return
-    replies = yield commands
+    replies = yield commands if more else Last(commands)
     for command, reply in zip(commands, replies, strict=True):
         if command.touches is not None and reply.count != command.touches:
             raise UpdateDataError(f"a row moved under its lock: {command.touches} were to change, {reply.count} did")

@@ -13,6 +13,7 @@ import redis
 from amqp.exceptions import MessageNacked
 from kombu.exceptions import OperationalError
 
+from api.draining import DRAIN_S, FINISH_S
 from relay_billing import Ledger, Policy
 from relay_billing.domain.choices import Durability
 from tests.faults.postgres import Postgres
@@ -30,7 +31,10 @@ BLACK_S = CALL_TIMEOUT_S + 3
 """Longer than a client waits for the database, with all its attempts."""
 QUEUE_MADE_TIMEOUT_S = 45.0
 """How long running workers may take to notice that their queue is gone, and to make it anew."""
+DOOR_ENDS_S = DRAIN_S + FINISH_S + 10
+"""How long a door may take to end in order."""
 JOBS_AGAIN = 50
+STOPPABLE = ("worker", "relay", "door")
 
 Fault = Callable[[], None]
 
@@ -72,7 +76,8 @@ class Faults:
             (2, self.black),
             (5, self.duplicate),
         ]
-        return [*usual, *((1, fault) for fault in self.forgetting)]
+        doors = [(5, self.kill_door), (2, self.restart_door)] if self.site.named("door") else []
+        return [*usual, *doors, *((1, fault) for fault in self.forgetting)]
 
     def make(self, fault: Fault) -> None:
         """Let it happen, and count it."""
@@ -87,6 +92,18 @@ class Faults:
         """SIGKILL."""
         self._kill("relay")
 
+    def kill_door(self) -> None:
+        """SIGKILL."""
+        self._kill("door")
+
+    def restart_door(self) -> None:
+        """In order: it answers what it has in hand."""
+        member = self.chance.choice(self.site.named("door"))
+        self._stopped.pop(member.name, None)
+        member.send(signal.SIGCONT)
+        member.end(DOOR_ENDS_S)
+        member.start()
+
     def _kill(self, kind: str) -> None:
         member = self.chance.choice(self.site.named(kind))
         self._stopped.pop(member.name, None)
@@ -95,7 +112,7 @@ class Faults:
 
     def stop(self) -> None:
         """SIGSTOP, past the visibility time-out."""
-        member = self.chance.choice([*self.site.named("worker"), *self.site.named("relay")])
+        member = self.chance.choice([each for kind in STOPPABLE for each in self.site.named(kind)])
         member.send(signal.SIGSTOP)
         self._stopped[member.name] = time.monotonic() + STOPPED_S
 

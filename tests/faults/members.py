@@ -1,4 +1,4 @@
-"""Workers, beat and relays, each a process that is started again when it ends."""
+"""Workers, beat, doors and relays, each a process that is started again when it ends."""
 
 import os
 import signal
@@ -49,6 +49,12 @@ class Member:
         assert self.process is not None
         self.send(signal.SIGKILL)
         self.process.wait()
+
+    def end(self, timeout_s: float) -> None:
+        """SIGTERM, and wait until it has ended. Raises TimeoutExpired when it does not in time."""
+        assert self.process is not None
+        self.send(signal.SIGTERM)
+        self.process.wait(timeout_s)
 
     @property
     def ended(self) -> bool:

@@ -1,9 +1,11 @@
 """A TCP proxy that misbehaves when asked to."""
 
+import itertools
 import selectors
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 CHUNK = 65_536
@@ -12,9 +14,14 @@ LOOK_EVERY_S = 0.05
 
 @dataclass(eq=False)
 class Proxy:
-    """Listens on a port of its own and passes on to `target`. One thread a connection."""
+    """Listens on a port of its own and passes on to `target`, or, with `others`, to the next one that takes it.
+
+    One thread a connection.
+    """
 
     target: int
+    others: tuple[int, ...] = ()
+    """Ports that do the same as `target`: connections go to each in turn, past those that refuse them."""
     delay_s: float = 0
     half_open: bool = False
     """Takes what comes and passes nothing on: the peer sees an open connection that never answers."""
@@ -23,6 +30,7 @@ class Proxy:
     lost: what waits is passed on when it ends."""
     cuts: int = 0
     _stopped: threading.Event = field(default_factory=threading.Event)
+    _turns: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -48,12 +56,21 @@ class Proxy:
                 return
             threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
+    def _connected(self) -> socket.socket | None:
+        targets = (self.target, *self.others)
+        turn = next(self._turns)
+        for number in range(len(targets)):
+            try:
+                return socket.create_connection(("127.0.0.1", targets[(turn + number) % len(targets)]), timeout=5)
+            except OSError:
+                # This one is down; without another one the connection is, too.
+                continue
+        return None
+
     def _serve(self, near: socket.socket) -> None:
         born = self.cuts
-        try:
-            far = socket.create_connection(("127.0.0.1", self.target), timeout=5)
-        except OSError:
-            # The server is down: so is the connection.
+        far = self._connected()
+        if far is None:
             near.close()
             return
         for each in (near, far):

@@ -13,15 +13,30 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Protocol, Unpack
 
 from relay_billing import BillingClient, BillingError, BillingUnavailable, Policy
 from relay_billing.domain.choices import Durability
+from relay_billing.domain.requests import HoldFields
 
 THREADS = 3
 USERS = 5
 HOLD_TTL_S = 10
 TRIES = 40
 PAUSE_S = 0.25
+
+
+class Billing(Protocol):
+    """What a relay calls, whatever way it goes."""
+
+    def pre_consume(self, **fields: Unpack[HoldFields]) -> object:
+        """Hold."""
+
+    def settle(self, request_id: str, actual_quota: int) -> None:
+        """Charge."""
+
+    def refund(self, request_id: str) -> None:
+        """Give back."""
 
 
 class Diary:
@@ -57,7 +72,7 @@ def insist(diary: Diary, request_id: str, call: Callable[[], object]) -> bool:
     return False
 
 
-def relay(client: BillingClient, diary: Diary, chance: random.Random, name: str, ending: threading.Event) -> None:
+def relay(client: Billing, diary: Diary, chance: random.Random, name: str, ending: threading.Event) -> None:
     """Relay requests until it is to end; the last one is brought to its end."""
     number = 0
     while not ending.is_set():
@@ -82,13 +97,9 @@ def relay(client: BillingClient, diary: Diary, chance: random.Random, name: str,
                 diary.write(id=request_id, did="settled", actual=actual)
 
 
-def main() -> None:
+def play(client: Billing, diary: Path, seed: str) -> None:
     """Start the threads; SIGTERM ends them."""
-    database_url, broker_url, diary, durability, seed = sys.argv[1:]
-    policy = Policy(trust_quota=0, durability=Durability(durability))
-    client = BillingClient(database_url, broker_url, policy)
-    written = Diary(Path(diary))
-    ending = threading.Event()
+    written, ending = Diary(diary), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
     threads = [
         threading.Thread(
@@ -100,6 +111,14 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def main() -> None:
+    """In the relay's own process: no door is between it and the database."""
+    database_url, broker_url, diary, durability, seed = sys.argv[1:]
+    policy = Policy(trust_quota=0, durability=Durability(durability))
+    client = BillingClient(database_url, broker_url, policy)
+    play(client, Path(diary), seed)
     client.close()
 
 

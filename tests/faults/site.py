@@ -1,4 +1,4 @@
-"""Everything that can break: servers, proxies, workers, beat and relays, all the harness's own."""
+"""Everything that can break: servers, proxies, workers, beat, doors and relays, all the harness's own."""
 
 import signal
 import sys
@@ -14,9 +14,10 @@ from tests.faults.members import Member
 from tests.faults.pair import Pair
 from tests.faults.proxy import Proxy
 from tests.faults.relay import USERS
+from tests.faults.relays import MIXES, Way, over_http
 from tests.faults.verdict import in_state, read
 from tests.fixtures.accounts import given
-from tests.fixtures.brokers import MAKERS, Broker
+from tests.fixtures.brokers import MAKERS, Broker, free_port
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import environment
 
@@ -24,14 +25,17 @@ WEALTH = 10**12
 SETTINGS = {"sweep_interval": 1, "intent_grace": 3, "visibility_timeout": 15, "unknown_session_retries": 1}
 STATEMENT_TIMEOUT_S, CALL_TIMEOUT_S = 3, 5
 """Of every client of the database: short, so that a fault may outlast them."""
-WORKERS, RELAYS = 2, 2
+WORKERS, DOORS = 2, 2
 SETTLES = 100
 """Settles by which it is seen that all are at work."""
 
 
 @dataclass(eq=False)
 class Site:
-    """All of it. `worker_app`: what `celery -A` is given; a mutation puts its own there."""
+    """All of it. `worker_app`: what `celery -A` is given; a mutation puts its own there, or a module of its own.
+
+    There are doors where a relay calls one.
+    """
 
     folder: Path
     broker_name: str
@@ -39,6 +43,8 @@ class Site:
     worker_app: str = "worker"
     relay_module: str = "tests.faults.relay"
     durability: Durability = Durability.DATABASE
+    relays: tuple[Way, ...] = MIXES["in-process"]
+    door_module: str = "api"
     members: dict[str, Member] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -51,6 +57,8 @@ class Site:
         self.broker.start()
         self.to_databases = {server: Proxy(server.port) for server in self.postgres.servers}
         self.to_broker = Proxy(self.broker.port)
+        self.door_ports = [free_port() for _ in range(DOORS if set(self.relays) - {Way.IN_PROCESS} else 0)]
+        self.to_doors = [Proxy(self.door_ports[0], tuple(self.door_ports[1:]))] if self.door_ports else []
         ports = [server.port for server in self.postgres.servers]
         self.engine: Engine = create_engine(self._database(ports), poolclass=NullPool)
         with self.engine.begin() as connection:
@@ -75,23 +83,33 @@ class Site:
         database_url = self._database([proxy.port for proxy in self.to_databases.values()]) + waits
         broker_url = self.broker.url.replace(f":{self.broker.port}", f":{self.to_broker.port}")
         celery = (sys.executable, "-m", "celery", "-A", self.worker_app)
-        relay = (sys.executable, "-m", self.relay_module, database_url, broker_url)
         commands: dict[str, tuple[str, ...]] = {"beat": (*celery, "beat")}
         for number in range(WORKERS):
             options = ("-Q", "billing", "-c", "2", "-n", f"worker{number}@%h", "-l", "INFO")
             commands[f"worker{number}"] = (*celery, "worker", *options)
-        for number in range(RELAYS):
-            diary, seed = str(self.folder / f"relay{number}.diary"), f"{self.seed}-{number}-{{start}}"
-            commands[f"relay{number}"] = (*relay, diary, self.durability.value, seed)
-        settings = {"durability": self.durability.value, **SETTINGS}
+        for number in range(len(self.door_ports)):
+            commands[f"door{number}"] = (sys.executable, "-m", self.door_module)
+        for number, way in enumerate(self.relays):
+            commands[f"relay{number}"] = self._relay(number, way, database_url, broker_url)
+        settings = {"durability": self.durability.value, "trust_quota": 0, **SETTINGS}
         for name, command in commands.items():
             env = environment(database_url, broker_url, self.folder / name, **settings)
             self.members[name] = Member(name, command, env, self.folder / f"{name}.log")
+        for port, door in zip(self.door_ports, self.named("door"), strict=True):
+            door.env = {**door.env, "BILLING_API_PORT": str(port)}
+
+    def _relay(self, number: int, way: Way, database_url: str, broker_url: str) -> tuple[str, ...]:
+        diary, seed = str(self.folder / f"relay{number}.diary"), f"{self.seed}-{number}-{{start}}"
+        if way is Way.IN_PROCESS:
+            relay = (sys.executable, "-m", self.relay_module, database_url, broker_url)
+            return (*relay, diary, self.durability.value, seed)
+        (to_doors,) = self.to_doors
+        return (*over_http(way, self.folder), f"http://127.0.0.1:{to_doors.port}", diary, seed)
 
     @property
-    def links(self) -> tuple[Proxy, Proxy]:
-        """What everybody talks through now: to the primary, and to the broker."""
-        return self.to_databases[self.postgres.primary], self.to_broker
+    def links(self) -> tuple[Proxy, ...]:
+        """What everybody talks through now: to the primary, to the broker, and to the doors where there are some."""
+        return self.to_databases[self.postgres.primary], self.to_broker, *self.to_doors
 
     @property
     def diaries(self) -> list[Path]:
@@ -99,7 +117,7 @@ class Site:
         return sorted(self.folder.glob("*.diary"))
 
     def named(self, prefix: str) -> list[Member]:
-        """Workers, or relays."""
+        """Workers, doors or relays."""
         return [member for name, member in sorted(self.members.items()) if name.startswith(prefix)]
 
     def go_on(self, timeout_s: float) -> None:
@@ -125,7 +143,7 @@ class Site:
             if member.process is not None:
                 member.send(signal.SIGCONT)
                 member.kill()
-        for proxy in (*self.to_databases.values(), self.to_broker):
+        for proxy in (*self.to_databases.values(), self.to_broker, *self.to_doors):
             proxy.close()
         self.engine.dispose()
         self.broker.stop()

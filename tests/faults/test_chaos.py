@@ -8,6 +8,7 @@ import pytest
 
 from relay_billing.domain.choices import Durability
 from tests.faults.chaos import SETTLED_WITHIN_S, play
+from tests.faults.relays import MIXES
 from tests.faults.site import Site
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "40"))
@@ -23,7 +24,8 @@ AROUND_S = 240
 def test_nothing_is_lost_and_nothing_doubled(broker: str, durability: Durability, folder: Path) -> None:
     seed = secrets.randbelow(10**6)
     log: list[str] = [f"seed {seed}"]
-    chaos, verdict = play(Site(folder, broker, seed, durability=durability), SECONDS, log.append)
+    site = Site(folder, broker, seed, durability=durability, relays=MIXES["mix"])
+    chaos, verdict = play(site, SECONDS, log.append)
     assert verdict.good, "\n".join([*log, *verdict.lines])
     assert (verdict.lost, verdict.doubled) == (0, 0)
     assert verdict.settles > 100

@@ -52,7 +52,7 @@ def _upwards(source: str, target: str) -> bool:
 
 def test_names_in_strings_are_found_and_judged_by_the_floors() -> None:
     assert ("relay_billing.broker.options", "relay_billing.broker.posting", "Amqp") in NAMES
-    assert _upwards("config.celery", "worker.startup")
+    assert _upwards("config.celery", "worker.celery")
     assert _upwards("relay_billing.broker.posting", "relay_billing.broker.options")
     assert not _upwards("worker.celery", "tasks.settle")
 

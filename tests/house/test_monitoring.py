@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
 
+from api.metrics import Metrics
 from relay_billing.flows.overview import LastReconcile, Open, Overview
 from relay_billing.metrics import meter_of
 from tasks import metrics
@@ -36,9 +37,10 @@ UNBOUNDED = {"user", "user_id", "token", "token_id", "request_id", "model", "mod
 
 
 def exported() -> Iterator[Metric]:
-    """Every metric of worker and client."""
+    """Every metric of worker, client and HTTP door."""
     registry = CollectorRegistry()
     meter_of(registry)
+    assert Metrics(registry, lambda: 0)
     assert metrics.JOBS
     for source in (REGISTRY.collect(), registry.collect(), families(EVERYTHING, Own(lambda: True, lambda: 2))):
         yield from (each for each in source if each.name.startswith("billing_"))

@@ -41,7 +41,7 @@ RETIRED = {
 
 BETWEEN = r"[\s_#*-]+"
 """What may stand between the parts: a line that breaks in a comment brings its `#`."""
-ROOMS = ("relay_billing", "tasks", "worker", "config")
+ROOMS = ("relay_billing", "tasks", "worker", "config", "api")
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 """Not the changelog and the decisions: they tell of their own time."""
 

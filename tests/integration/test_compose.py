@@ -2,7 +2,6 @@
 
 import base64
 import re
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -14,16 +13,18 @@ from typing import Any
 import pytest
 import yaml
 
+from api.draining import DRAIN_S, FINISH_S
 from config.celery import options
 from config.settings import Settings
-from tests.fixtures.brokers import Broker, free_port, redis
+from relay_billing.batching.rules import CLOSE_TIMEOUT_S
+from tests.fixtures.brokers import Broker, answers, free_port, redis
 from tests.fixtures.databases import empty
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import ROOT, Spawn, environment
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "worker", "webhooks", "beat", "flower")
+OURS = ("migrate", "worker", "webhooks", "api", "beat", "flower")
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 PASSWORD = "operator:only-for-this-test"
 BIN = Path(sys.executable).parent
@@ -72,17 +73,20 @@ def test_workers_can_be_scaled_and_beat_is_one() -> None:
     assert all(SERVICES[name]["restart"] == "unless-stopped" for name in SERVICES if name != "migrate")
 
 
-def test_redis_keeps_jobs_and_flower_is_for_this_host_alone() -> None:
+def test_redis_keeps_jobs_and_doors_and_flower_are_for_this_host_alone() -> None:
     command = " ".join(SERVICES["redis"]["command"])
     assert "--appendonly yes" in command
     assert "noeviction" in command
-    assert all(port.startswith("127.0.0.1:") for port in SERVICES["flower"]["ports"])
+    assert all(port.startswith("127.0.0.1:") for name in ("flower", "api") for port in SERVICES[name]["ports"])
+    (port,) = SERVICES["api"]["ports"]
+    assert port.split(":")[2] == str(Settings.model_fields["api_port"].default)
+    assert int(SERVICES["api"]["stop_grace_period"].removesuffix("s")) >= DRAIN_S + FINISH_S + CLOSE_TIMEOUT_S
 
 
 def test_the_image_holds_what_the_commands_need_and_runs_as_nobody_special() -> None:
-    for package in ("relay_billing", "config", "tasks", "worker"):
+    for package in ("relay_billing", "config", "tasks", "worker", "api"):
         assert re.search(rf"^COPY {package} {package}$", DOCKERFILE, re.MULTILINE)
-    assert "--constraint constraints.txt '.[postgresql,worker]'" in DOCKERFILE
+    assert "--constraint constraints.txt '.[api,postgresql,worker]'" in DOCKERFILE
     user = re.findall(r"^USER (\w+)$", DOCKERFILE, re.MULTILINE)
     assert user == ["billing"]
     assert f"useradd --system --uid 10001 --no-create-home {user[0]}" in DOCKERFILE
@@ -144,6 +148,12 @@ def test_each_services_command_runs_and_is_healthy(
     port = free_port()
     spawn(command_of("worker"), env)
     spawn(command_of("beat"), env)
+    made = (str(BIN / "python"), "-m", "worker", "api-keys", "create", "gateway", "--scope", "read")
+    key = (
+        subprocess.run(made, cwd=ROOT, env=env, capture_output=True, timeout=60, check=True).stdout.split()[0].decode()
+    )
+    door = free_port()
+    spawn(command_of("api"), env | {"BILLING_API_ADDRESS": "0.0.0.0", "BILLING_API_PORT": str(door)})
     webhooks = env | {"BILLING_VAR_DIR": str(tmp_path / "webhooks")}
     spawn(command_of("webhooks"), webhooks)
     flower = spawn(command_of("flower", f"--port={port}"), env | {"BILLING_FLOWER_BASIC_AUTH": PASSWORD})
@@ -151,11 +161,13 @@ def test_each_services_command_runs_and_is_healthy(
         until(lambda name=name: healthy(name, env), 60, f"{name} healthy")  # type: ignore[misc]
     until(lambda: healthy("webhooks", webhooks), 60, "webhooks healthy")
 
-    def listening() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    until(listening, 60, f"Flower listening: {flower.output}")
+    until(lambda: answers(port), 60, f"Flower listening: {flower.output}")
+    until(lambda: answers(door), 60, "the HTTP door listening")
+    live = SERVICES["api"]["healthcheck"]["test"][3].replace("8090", str(door))
+    assert subprocess.run((str(BIN / "python"), "-c", live), check=False).returncode == 0
+    metrics = urllib.request.Request(f"http://127.0.0.1:{door}/metrics", headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(metrics, timeout=10) as answer:
+        assert b"billing_api_in_hand" in answer.read()
     for page in ("workers", "metrics"):
         assert fetched(f"http://127.0.0.1:{port}/{page}") == 401
         assert fetched(f"http://127.0.0.1:{port}/{page}", "operator:guessed") == 401

@@ -4,18 +4,25 @@ import re
 import subprocess
 import sys
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 import yaml
 
+from api.app import routes
+from api.draining import DRAIN_S, FINISH_S
+from api.probes import Probes
 from config.celery import options
 from config.settings import Settings
+from relay_billing.aio import AsyncBillingClient
+from relay_billing.batching.rules import CLOSE_TIMEOUT_S
 from relay_billing.domain.jobs import QUEUE
 from tests.fixtures.workers import ROOT
 from tests.integration.test_compose import DOCKERFILE, SERVICES
 
 FOLDER = ROOT / "deploy" / "kubernetes"
-FILES = {"billing.yaml": 4, "scale-redis.yaml": 2, "scale-rabbitmq.yaml": 2}
+FILES = {"billing.yaml": 4, "api.yaml": 3, "scale-redis.yaml": 2, "scale-rabbitmq.yaml": 2}
+VERSIONS = {"v1", "batch/v1", "apps/v1", "autoscaling/v2", "keda.sh/v1alpha1"}
 SCALERS = [name for name in FILES if name.startswith("scale")]
 
 
@@ -25,12 +32,13 @@ def read(name: str) -> dict[str, dict[str, Any]]:
     return {f"{each['kind']}/{each['metadata']['name']}": each for each in found}
 
 
-BILLING = read("billing.yaml")
+BILLING, API = read("billing.yaml"), read("api.yaml")
 SETTINGS: dict[str, str] = BILLING["ConfigMap/billing"]["data"]
 WORKLOADS = {
     "migrate": BILLING["Job/billing-migrate"],
     "worker": BILLING["Deployment/billing-worker"],
     "beat": BILLING["Deployment/billing-beat"],
+    "api": API["Deployment/billing-api"],
 }
 
 
@@ -49,7 +57,7 @@ def container(role: str) -> dict[str, Any]:
 def test_every_file_has_its_documents_each_named_and_of_a_known_version(name: str) -> None:
     documents = read(name)
     assert len(documents) == FILES[name]
-    assert {each["apiVersion"] for each in documents.values()} <= {"v1", "batch/v1", "apps/v1", "keda.sh/v1alpha1"}
+    assert {each["apiVersion"] for each in documents.values()} <= VERSIONS
     assert set(FILES) == {file.name for file in FOLDER.iterdir()}
 
 
@@ -60,7 +68,7 @@ def test_each_runs_the_command_that_compose_runs_under_the_images_user(role: str
     assert container(role)["envFrom"] == [{"configMapRef": {"name": "billing"}}, {"secretRef": {"name": "billing"}}]
 
 
-@pytest.mark.parametrize("role", ["worker", "beat"])
+@pytest.mark.parametrize("role", ["worker", "beat", "api"])
 def test_selectors_fit_their_pods(role: str) -> None:
     labels = WORKLOADS[role]["spec"]["template"]["metadata"]["labels"]
     assert WORKLOADS[role]["spec"]["selector"]["matchLabels"] == labels
@@ -128,3 +136,30 @@ def test_workers_are_scaled_by_the_queue_and_never_to_none(name: str) -> None:
     assert QUEUE in (trigger["metadata"].get("listName"), trigger["metadata"].get("queueName"))
     assert all(isinstance(value, str) for value in trigger["metadata"].values()), "KEDA takes text alone"
     assert f"TriggerAuthentication/{trigger['authenticationRef']['name']}" in documents
+
+
+def test_doors_are_reached_by_their_service_watched_and_scaled_by_their_cpu() -> None:
+    door, labels = container("api"), WORKLOADS["api"]["spec"]["selector"]["matchLabels"]
+    env = {each["name"]: each["value"] for each in door["env"]}
+    assert env["BILLING_API_ADDRESS"] == "0.0.0.0"
+    (port,) = door["ports"]
+    assert str(port["containerPort"]) == env["BILLING_API_PORT"]
+    service = API["Service/billing-api"]["spec"]
+    assert service["selector"] == labels
+    assert {each["targetPort"] for each in service["ports"]} == {port["name"]}
+    paths = {route.path for route in routes(create_autospec(AsyncBillingClient), create_autospec(Probes))}
+    for probe, path in (("readinessProbe", "/readyz"), ("livenessProbe", "/livez")):
+        assert door[probe]["httpGet"] == {"path": path, "port": port["name"]}
+        assert path in paths
+    scaler = API["HorizontalPodAutoscaler/billing-api"]["spec"]
+    assert scaler["scaleTargetRef"]["name"] == WORKLOADS["api"]["metadata"]["name"]
+    assert 2 <= scaler["minReplicas"] <= scaler["maxReplicas"]
+    assert "replicas" not in WORKLOADS["api"]["spec"]
+    (metric,) = scaler["metrics"]
+    assert (metric["resource"]["name"], "cpu" in door["resources"]["requests"]) == ("cpu", True)
+
+
+def test_a_door_has_time_to_finish_and_callers_time_to_see_it() -> None:
+    assert pod("api")["terminationGracePeriodSeconds"] >= DRAIN_S + FINISH_S + CLOSE_TIMEOUT_S
+    probe = container("api")["readinessProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] <= DRAIN_S

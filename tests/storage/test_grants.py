@@ -10,8 +10,17 @@ from sqlalchemy import ColumnElement, Engine, literal, make_url, select
 from sqlalchemy.exc import DBAPIError
 
 from relay_billing import Ledger, Outcome, Policy, PreConsume, RefundJob, SettleJob, UpdateDataError, migrations
+from relay_billing.domain.api_keys import Scope
 from relay_billing.domain.choices import Accounts
-from relay_billing.flows import dead_letters, deliveries
+from relay_billing.flows import (
+    api_keys,
+    dead_letters,
+    deliveries,
+    dry_runs,
+    key_checks,
+    token_balance,
+    user_balance,
+)
 from relay_billing.flows.dead_letters import Filter
 from relay_billing.schema import billing_sessions, billing_webhooks
 from relay_billing.store.drivers import engine_of
@@ -24,7 +33,7 @@ from tests.fixtures.workers import ROOT
 GRANTS = (ROOT / "deploy" / "grants.sql").read_text()
 RUN = os.getpid()
 """Roles belong to the whole server: those of a run have names of their own."""
-ROLES = ("billing_relay", "billing_worker")
+ROLES = ("billing_relay", "billing_api", "billing_worker")
 REFUSED = "42501"
 WEALTH = 1_000_000
 DAY_S = 86_400
@@ -70,20 +79,25 @@ OF_RELAY = (
     "SELECT job FROM billing_dead_letters",
     "DELETE FROM billing_dead_letters",
     "DELETE FROM billing_deliveries",
-    "SELECT version_num FROM billing_alembic_version",
+    "UPDATE billing_api_keys SET revoked_at = NULL",
+    "DELETE FROM billing_api_keys",
+    "INSERT INTO billing_api_keys (name, sha256, scopes, created_at) VALUES ('mine', 'x', 'hold', 1)",
 )
+OF_RELAY_ALONE = ("SELECT version_num FROM billing_alembic_version", "SELECT sha256 FROM billing_api_keys")
 FORBIDDEN = [
-    *(("relay", each) for each in (*OF_RELAY, *SCHEMA)),
+    *(("relay", each) for each in (*OF_RELAY, *OF_RELAY_ALONE, *SCHEMA)),
+    *(("api", each) for each in (*OF_RELAY, *SCHEMA)),
     *(("worker", each) for each in SCHEMA),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """One database, as its owner, a relay and a worker see it."""
+    """One database, as its owner, a relay, an HTTP door and a worker see it."""
 
     owner: Engine
     relay: Engine
+    api: Engine
     worker: Engine
 
 
@@ -106,7 +120,7 @@ def roles(request: pytest.FixtureRequest) -> Iterator[Roles]:
     try:
         # Twice: it may be run any number of times.
         for _ in range(2):
-            _run(owner, re.sub(r"\bbilling_(relay|worker)\b", rf"billing_\1_{RUN}", GRANTS))
+            _run(owner, re.sub(r"\bbilling_(relay|api|worker)\b", rf"billing_\1_{RUN}", GRANTS))
         for role in ROLES:
             _run(owner, f"CREATE ROLE {role}_login_{RUN} LOGIN PASSWORD 'x' IN ROLE {role}_{RUN}")
             own = make_url(url).set(username=f"{role}_login_{RUN}", password="x")
@@ -177,6 +191,27 @@ def test_a_hold_that_crosses_a_threshold_is_told_of_under_the_grants(roles: Role
         assert connection.execute(select(billing_webhooks.c.event)).scalars().all() == ["wallet.low"]
 
 
+def test_a_door_does_what_relays_do_and_looks_up_keys_under_the_grants(roles: Roles) -> None:
+    accounts(roles.owner)
+    Ledger(roles.worker).run(api_keys.create, "one", (Scope.HOLD,), "f" * 64, None)
+    door = Ledger(roles.api, Policy(trust_quota=0))
+    assert door.read(key_checks.any_made)
+    found = door.read(key_checks.look_up, "f" * 64)
+    assert found is not None
+    assert found[1].name == "one"
+    with roles.api.connect() as connection:
+        assert migrations.current(connection) == migrations.head()
+    request = PreConsume(request_id="r1", user_id=1, quota=100, token_id=1)
+    assert door.read(dry_runs.would_hold, request).pre_consumed_quota == 100
+    assert door.pre_consume(request_id="r1", user_id=1, token_id=1, quota=100).pre_consumed_quota == 100
+    assert door.reserve("r1", 250).pre_consumed_quota == 250
+    user, key = door.read(user_balance.of_user, 2), door.read(token_balance.of_token, 1)
+    assert user is not None
+    assert key is not None
+    assert (user.subscriptions[0].plan_title, key.open_holds.quota) == ("daily", 250)
+    door.intend([SettleJob("r1", 60)])
+
+
 def test_workers_keep_house_under_the_grants(roles: Roles) -> None:
     accounts(roles.owner)
     clock = Clock()
@@ -220,7 +255,7 @@ def test_what_a_role_has_no_business_with_is_refused(lived: Roles) -> None:
 
     before = rows()
     for role, statement in FORBIDDEN:
-        engine = lived.relay if role == "relay" else lived.worker
+        engine: Engine = getattr(lived, role)
         with engine.connect() as connection, pytest.raises(DBAPIError) as refused:
             connection.exec_driver_sql(statement)
         assert getattr(refused.value.orig, "sqlstate", None) == REFUSED, (role, statement, refused.value.orig)

@@ -187,7 +187,8 @@ def test_every_hot_statement_is_among_those_that_were_looked_at(big: Watched) ->
     _hold_and_settle(big)
     _hold_and_settle(big, fast_paths=True)
     _fast_hold(big)
-    seen = {plan.statement for plan in big.plans.seen()}
+    # A write that counts its rows is a part of the statement that checks the count.
+    seen = {plan.statement.removeprefix("WITH moved AS (") for plan in big.plans.seen()}
     hot = {
         name: _beginning(each)
         for name, each in vars(statements).items()

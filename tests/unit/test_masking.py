@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from config.masking import masked, masked_value, secrets_of
 from tests.fixtures.workers import ROOT
-from worker.masking import masked, masked_value, secrets_of
 
 CASES = [
     ("postgresql://billing:geheim@db/billing", "postgresql://billing:***@db/billing"),
@@ -22,6 +22,8 @@ CASES = [
     ('{"PGPASSWORD": "geheim"}', '{"PGPASSWORD": "***"}'),
     ("FLOWER_BASIC_AUTH=ada:geheim", "FLOWER_BASIC_AUTH=***"),
     ("--basic-auth=ada:geheim", "--basic-auth=***"),
+    (f"Authorization: Bearer rb_{'aZ9_-' * 8}xyz", "Authorization: Bearer ***"),
+    (f"b'rb_{'x' * 43}'", "b'***'"),
 ]
 HARMLESS = [
     "postgresql://billing@db/billing",
@@ -29,6 +31,7 @@ HARMLESS = [
     "password authentication failed for user 'billing'",
     "Task billing.settle[5f0c] succeeded in 0.01 s",
     "mail ada@example.org at 12:30",
+    "request rb_1 of kerb_side",
 ]
 
 
@@ -61,7 +64,7 @@ def test_what_a_log_line_holds_is_masked_to_its_last_part() -> None:
 def test_no_line_of_the_log_holds_a_password_those_of_exceptions_neither() -> None:
     code = """
 import logging, structlog
-from worker import logs
+from config import logs
 logs.configure("json", {"planted-secret"})
 try:
     raise OSError("redis://:geheim@r is away, planted-secret")

@@ -3,7 +3,7 @@
 import pytest
 from celery.utils.dispatch import Signal
 
-from worker.refusal import Refusal, ends_the_process
+from config.refusal import Refusal, ends_the_process
 
 URL = "redis://:geheim@redis:6379/0"
 

@@ -4,6 +4,7 @@ import typer
 
 from worker.cli import (
     accounts,
+    api_keys,
     config,
     database,
     dead_letters,
@@ -32,6 +33,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.command("reconcile")(reconcile.reconcile)
 app.command("status")(status.status)
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(config.app, name="config")
 app.command("migrate")(database.migrate)
 app.command("health")(health.health)

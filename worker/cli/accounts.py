@@ -8,9 +8,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from config.refusal import Refusal
 from relay_billing.flows import accounts
 from relay_billing.flows import tokens as token_flow
-from relay_billing.flows.accounts import Account, Allowance
+from relay_billing.flows.accounts import Account
+from relay_billing.flows.allowances import Allowance
 from relay_billing.flows.history import MAX_ROWS
 from relay_billing.flows.recent import RECENT
 from relay_billing.flows.tokens import Key
@@ -18,7 +20,6 @@ from worker.cli import shown
 from worker.cli.amounts import quota_of
 from worker.cli.ledger import open_ledger
 from worker.cli.options import Json
-from worker.refusal import Refusal
 from worker.words import amount, shown_time
 
 users = typer.Typer(help="Wallets with their tokens, subscriptions and holds.", no_args_is_help=True)

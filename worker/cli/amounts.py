@@ -2,8 +2,8 @@
 
 import re
 
+from config.refusal import Refusal
 from relay_billing.domain.money import MAX_QUOTA, QUOTA_PER_UNIT
-from worker.refusal import Refusal
 
 _QUOTA = re.compile(r"[0-9]{1,16}")
 _DOLLARS = re.compile(r"(?:\$([0-9]{1,11})(?:\.([0-9]{1,6}))?)|(?:([0-9]{1,11})(?:\.([0-9]{1,6}))?(?:\$|usd))", re.I)

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from worker.refusal import Refusal, ends_the_process
+from config.refusal import Refusal, ends_the_process
 
 NEGATIVE = {"ignore_unknown_options": True}
 """For a command that takes an amount: `-5` is reported as a wrong amount, not as an unknown option."""

@@ -5,12 +5,12 @@ import json
 import typer
 from rich.console import Console
 
+from config import startup
+from config.masking import masked
+from config.refusal import Refusal
 from config.settings import Settings, SettingsError, load
-from worker import startup
 from worker.cli.options import Json
 from worker.cli.shown import table_of
-from worker.masking import masked
-from worker.refusal import Refusal
 
 app = typer.Typer(help="The settings in use.", no_args_is_help=True)
 

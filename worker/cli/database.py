@@ -4,14 +4,14 @@ import json
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from config import startup
+from config.refusal import Refusal
 from relay_billing import migrations
 from relay_billing.store.allowance import lengthened
 from relay_billing.store.drivers import engine_of, shown
 from relay_billing.store.failures import cause_of
 from relay_billing.store.waits import MIGRATION_TIMEOUT_S
-from worker import startup
 from worker.cli.options import Json
-from worker.refusal import Refusal
 
 
 def migrate(as_json: Json = False) -> None:

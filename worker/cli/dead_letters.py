@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from config.refusal import Refusal
 from relay_billing import Ledger
 from relay_billing.flows import dead_letters
 from relay_billing.flows.dead_letters import Filter, KeptLetter, Resolution
@@ -17,7 +18,6 @@ from worker.cli.amounts import quota_of
 from worker.cli.ledger import open_ledger
 from worker.cli.options import Json, Yes, ask
 from worker.cli.times import moment_ms
-from worker.refusal import Refusal
 from worker.words import amount, shown_time
 
 app = typer.Typer(help="Jobs that could not be applied: list, show, replay, write off, purge.", no_args_is_help=True)

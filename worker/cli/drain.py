@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker import startup
+from config import startup
 from worker.cli.options import Json
 from worker.process.state import WorkerState, ask_to_drain
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from worker import startup
+from config import startup
+from config.refusal import Refusal
 from worker.cli.options import Json
 from worker.process.health import run as run_checks
-from worker.refusal import Refusal
 
 
 def health(

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from config import startup
+from config.refusal import Refusal
 from relay_billing import Ledger
 from relay_billing.domain.errors import BillingError
 from relay_billing.store.drivers import engine_of
-from worker import startup
-from worker.refusal import Refusal
 
 
 @contextmanager

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
+from config.refusal import Refusal
 from relay_billing import Ledger
 from relay_billing.domain.choices import Accounts
 from relay_billing.flows.reconcile import Drift
 from worker.cli.ledger import open_ledger
 from worker.cli.times import moment_ms
-from worker.refusal import Refusal
 from worker.words import amount, drift_line
 
 MOST_ADOPTED = 100_000

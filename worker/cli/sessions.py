@@ -9,20 +9,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from config import startup
+from config.refusal import Refusal
 from relay_billing import BillingSession, Ledger, Outcome, RefundJob, SettleJob
 from relay_billing.domain.jobs import Job
 from relay_billing.domain.sessions import Intent, State
 from relay_billing.flows import history, sessions, settlements
 from relay_billing.flows.history import Story
 from relay_billing.flows.sessions import MAX_LISTED, SessionFilter
-from worker import startup
 from worker.cli import shown, story, timeline
 from worker.cli.amounts import quota_of
 from worker.cli.commands import NEGATIVE
 from worker.cli.ledger import open_ledger
 from worker.cli.options import Json, Yes, ask
 from worker.cli.times import moment_ms
-from worker.refusal import Refusal
 from worker.words import amount, shown_time
 
 app = typer.Typer(help="What became of requests: list, show, and close one by hand.", no_args_is_help=True)

@@ -15,10 +15,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from config import startup
 from config.celery import options
 from config.settings import Settings
 from relay_billing.flows.overview import Open
-from worker import startup
 from worker.monitoring import snapshot
 from worker.monitoring.queues import TIMEOUT_S
 from worker.monitoring.snapshot import Snapshot

@@ -7,7 +7,7 @@ from typing import Any
 from relay_billing.domain.choices import HoldExpiry
 from relay_billing.domain.entries import SESSION_KINDS, EntryKind
 from relay_billing.domain.sessions import BillingSession, State
-from relay_billing.domain.settlements import HOLD_EXPIRED
+from relay_billing.domain.settlements import CALLER_GONE, HOLD_EXPIRED
 from relay_billing.flows.history import Story
 from worker.cli.phrases import because, intended
 from worker.cli.timeline import events
@@ -39,9 +39,12 @@ def sentence(story: Story, hold_expiry: HoldExpiry) -> str:
                 f"{because(session.reason)}, and what had been held went back."
             )
         case State.EXPIRED:
+            held = amount(session.pre_consumed_quota)
+            why = f"nobody closed the hold of {held} until {shown_time(session.expires_at)}"
+            if session.reason == CALLER_GONE:
+                why = f"whoever asked for the hold of {held} hung up before he was answered"
             return (
-                f"User {session.user_id} was charged nothing: nobody closed the hold of "
-                f"{amount(session.pre_consumed_quota)} until {shown_time(session.expires_at)}, so it went back; "
+                f"User {session.user_id} was charged nothing: {why}, so it went back; "
                 "a settle that still comes is charged whole."
             )
         case State.PRECONSUMED:

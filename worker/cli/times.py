@@ -2,10 +2,30 @@
 
 from datetime import UTC, datetime, timedelta
 
-from worker.refusal import Refusal
+from config.refusal import Refusal
 from worker.words import EPOCH
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def _length(words: str) -> timedelta | None:
+    """`30m`, `12h`, `7d` as a length of time; None: it is written in another way. Raises OverflowError."""
+    if not (words[:-1].isascii() and words[:-1].isdecimal() and words[-1:] in UNITS):
+        return None
+    return timedelta(seconds=int(words[:-1]) * UNITS[words[-1]])
+
+
+def end_ms(field: str, words: str | None) -> int | None:
+    """Unix milliseconds at the end of `12h`, `90d` from now; None stays None. Raises a Refusal that names `field`."""
+    if words is None:
+        return None
+    try:
+        length = _length(words)
+        if length:
+            return (datetime.now(UTC) + length - EPOCH) // timedelta(milliseconds=1)
+    except OverflowError:
+        pass
+    raise Refusal(f"{field}: must be like 30m, 12h or 90d, and more than none, got {words!r}")
 
 
 def moment_ms(field: str, words: str | None) -> int | None:
@@ -16,10 +36,8 @@ def moment_ms(field: str, words: str | None) -> int | None:
     if words is None:
         return None
     try:
-        if words[:-1].isdecimal() and words[-1:] in UNITS:
-            then = datetime.now(UTC) - timedelta(seconds=int(words[:-1]) * UNITS[words[-1]])
-        else:
-            then = datetime.fromisoformat(words)
+        length = _length(words)
+        then = datetime.fromisoformat(words) if length is None else datetime.now(UTC) - length
     except (ValueError, OverflowError):
         raise Refusal(f"{field}: must be like 30m, 12h, 7d or 2026-01-31, got {words!r}") from None
     then = then if then.tzinfo else then.replace(tzinfo=UTC)

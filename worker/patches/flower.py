@@ -9,9 +9,9 @@ from flower import command as flowers
 from flower.app import Flower, rewrite_handler
 from tornado.options import options
 
+from config.refusal import Refusal, ends_the_process
 from config.settings import Settings
 from worker.patches.flower_pages import PAGES
-from worker.refusal import Refusal, ends_the_process
 
 INSIDE = "127.0.0.1"
 

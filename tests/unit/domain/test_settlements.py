@@ -242,6 +242,17 @@ def test_a_hold_with_an_end_in_sight_does_not_expire(change: dict[str, object]) 
     rows = held()
     rows.sessions["r1"] = replace(rows.sessions["r1"], **change)  # type: ignore[arg-type]
     assert expire(rows) is False
+    assert settlements.expire(rows, "r1", FUNDING, abandoned=True) is False
+
+
+@pytest.mark.parametrize("policy", [Policy(trust_quota=0), Policy(trust_quota=0, hold_expiry=HoldExpiry.CHARGE)])
+def test_an_abandoned_hold_goes_back_and_a_settle_that_comes_all_the_same_is_charged(policy: Policy) -> None:
+    rows = held(policy=policy)
+    assert settlements.expire(rows, "r1", FUNDING, abandoned=True)
+    session = rows.sessions["r1"]
+    assert (session.state, session.reason, rows.wallets[1].quota) == (State.EXPIRED, "client_gone", 1_000)
+    assert judge(rows, SettleJob("r1", 80)).outcome is Outcome.LATE
+    assert rows.wallets[1].quota == 920
 
 
 # intent on the row, job, outcome

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import structlog
 from structlog.typing import Processor
 
-from worker.mask import Mask
+from config.mask import Mask
 
 
 def begin_task(task_id: str, **_: object) -> None:

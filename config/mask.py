@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from structlog.typing import EventDict, WrappedLogger
 
-from worker.masking import masked, masked_value
+from config.masking import masked, masked_value
 
 
 class Mask:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from worker.masking import masked
+from config.masking import masked
 
 
 class Refusal(Exception):

@@ -13,6 +13,8 @@ _NAMED = re.compile(
     r"""((?<![A-Za-z])[A-Za-z_]*(?:passwords?|passwd|secret|basic[-_]auth)\\?['"]?\s*[=:]\s*\\?['"]?)[^\s'"&;,}\\]+""",
     re.IGNORECASE,
 )
+_API_KEY = re.compile(r"(?<![A-Za-z0-9_-])rb_[A-Za-z0-9_-]{43,}")
+"""A key of the HTTP door, wherever it stands."""
 _URL_SECRET = re.compile(r"://[^\s/@:]*:([^\s]*)@")
 
 
@@ -24,10 +26,10 @@ def secrets_of(values: Iterable[str]) -> frozenset[str]:
 
 
 def masked(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` with passwords masked: in URLs, after a name like `password=`, and `secrets` wherever they occur."""
+    """`text` with passwords masked: in URLs, after a name like `password=`; API keys; `secrets` wherever they occur."""
     for secret in secrets:
         text = text.replace(secret, MASK)
-    text = _USERINFO.sub(rf"\1{MASK}@", text)
+    text = _API_KEY.sub(MASK, _USERINFO.sub(rf"\1{MASK}@", text))
     return _NAMED.sub(rf"\1{MASK}", text)
 
 

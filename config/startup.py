@@ -6,13 +6,13 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
+from config.masking import SHORTEST_SECRET, secrets_of
+from config.refusal import Refusal
 from config.settings import Settings, SettingsError, load
 from relay_billing import migrations
 from relay_billing.broker.folder import filesystem_folder
 from relay_billing.store.drivers import engine_of, shown, url_of
 from relay_billing.store.failures import cause_of
-from worker.masking import SHORTEST_SECRET, secrets_of
-from worker.refusal import Refusal
 
 
 def settings() -> Settings:

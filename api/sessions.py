@@ -1,0 +1,78 @@
+"""One session: held, raised, ended, looked at (semantics §3 to §6)."""
+
+import time
+
+from api.abandoned import give_back
+from api.answers import JSON, Answer, answer
+from api.call import Call, HungUp, hung_up
+from api.schemas import HOLD, REFUND, RESERVE, SETTLE, shown
+from relay_billing.aio import AsyncBillingClient
+from relay_billing.domain.errors import InvalidRequest
+from relay_billing.domain.jobs import RefundJob, SettleJob
+from relay_billing.domain.replays import Replay
+from relay_billing.domain.requests import HoldFields
+
+REPLAYED = (*JSON, (b"idempotent-replayed", b"true"))
+DRY = {b"": False, b"dry_run=false": False, b"dry_run=true": True}
+
+
+async def hold(client: AsyncBillingClient, call: Call) -> Answer:
+    """`POST /v1/sessions`."""
+    began = time.monotonic()
+    dry = DRY.get(call.query)
+    if dry is None:
+        raise InvalidRequest("dry_run", "must be true or false, and the only parameter")
+    key = call.headers.get(b"idempotency-key")
+    call.request_id = None if key is None else key.decode("latin-1")
+    fields = HOLD.read(await call.body())
+    _name(fields, call)
+    if dry:
+        return answer(200, shown(await client.would_hold(**fields)))
+    session = await client.hold(fields)
+    if isinstance(session, Replay):
+        return answer(200, shown(session), REPLAYED)
+    if hung_up(call.receive):
+        await give_back(client, [session], time.monotonic() - began)
+        raise HungUp
+    return answer(201, shown(session))
+
+
+def _name(fields: HoldFields, call: Call) -> None:
+    """The request id may come in the body, in the header `Idempotency-Key`, or in both. Raises InvalidRequest."""
+    given = fields.get("request_id")
+    if call.request_id is None:
+        call.request_id = given
+    elif given is None:
+        fields["request_id"] = call.request_id
+    elif given != call.request_id:
+        raise InvalidRequest("request_id", f"is {given!r}, but the header Idempotency-Key is {call.request_id!r}")
+
+
+async def reserve(client: AsyncBillingClient, call: Call) -> Answer:
+    """`POST /v1/sessions/{request_id}/reserve`."""
+    call.request_id = request_id = call.path_text("request_id")
+    fields = RESERVE.read(await call.body())
+    return answer(200, shown(await client.reserve(request_id, fields["target_quota"])))
+
+
+async def settle(client: AsyncBillingClient, call: Call) -> Answer:
+    """`POST /v1/sessions/{request_id}/settle`."""
+    call.request_id = request_id = call.path_text("request_id")
+    fields = SETTLE.read(await call.body())
+    await client.close_session(SettleJob(request_id, fields["actual_quota"], fields.get("reason")))
+    return answer(202, {"request_id": request_id})
+
+
+async def refund(client: AsyncBillingClient, call: Call) -> Answer:
+    """`POST /v1/sessions/{request_id}/refund`."""
+    call.request_id = request_id = call.path_text("request_id")
+    body = await call.body()
+    fields = REFUND.read(body) if body else {}
+    await client.close_session(RefundJob(request_id, fields.get("reason")))
+    return answer(202, {"request_id": request_id})
+
+
+async def get(client: AsyncBillingClient, call: Call) -> Answer:
+    """`GET /v1/sessions/{request_id}`."""
+    call.request_id = request_id = call.path_text("request_id")
+    return answer(200, shown(await client.get(request_id)))

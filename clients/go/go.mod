@@ -1,0 +1,3 @@
+module relaybilling
+
+go 1.19

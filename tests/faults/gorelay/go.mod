@@ -1,0 +1,7 @@
+module gorelay
+
+go 1.19
+
+require relaybilling v0.0.0
+
+replace relaybilling => ../../../clients/go
