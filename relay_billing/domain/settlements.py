@@ -200,7 +200,7 @@ def expire(sheet: Worksheet, request_id: str, sources: tuple[FundingSource, ...]
     reason = CALLER_GONE if abandoned else HOLD_EXPIRED
     try:
         if sheet.policy.hold_expiry is HoldExpiry.CHARGE and not abandoned:
-            sheet.post(_settled(sheet, session, session.pre_consumed_quota, 0, reason, ()))
+            sheet.post(_settled(sheet, session, session.pre_consumed_quota, 0, HOLD_EXPIRED, ()))
             return True
         back = _hold_back(sheet, session, sources, EntryKind.EXPIRE)
         sheet.post(Changes(_closed(sheet, session, State.EXPIRED, reason), back))

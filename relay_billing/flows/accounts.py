@@ -52,9 +52,8 @@ def account(context: Context, user_id: int, recent: int = RECENT) -> Steps[Accou
     """
     checks.row_id("user_id", user_id)
     checks.whole("recent", recent, 1, MAX_ROWS)
-    u = schema.users.c
     user, keys, allowances, total, newest, moved = yield [
-        Command(_user().where(u.id == user_id)),
+        Command(_user().where(schema.users.c.id == user_id)),
         Command(Key.rows(schema.tokens.c.user_id == user_id)),
         Command(Allowance.rows_of(user_id)),
         *open_holds(schema.billing_sessions.c.user_id == user_id, recent),

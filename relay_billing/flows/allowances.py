@@ -27,12 +27,13 @@ class Allowance:
 
     @classmethod
     def rows_of(cls, user_id: int) -> Select[tuple[object, ...]]:
-        """Selects a user's subscriptions, by id. In a relay's tables columns may be NULL (semantics §12)."""
+        """Selects a user's subscriptions, by id."""
         b, p = schema.user_subscriptions.c, schema.subscription_plans.c
+        # In a relay's tables columns may be NULL, which counts as 0 (semantics §12).
         names = [name for name in cls.__dataclass_fields__ if name not in ("plan_title", "status")]
         counted = (func.coalesce(b[name], 0).label(name) for name in names)
-        status = func.coalesce(b.status, "").label("status")
-        bought = select(*counted, status, p.title.label("plan_title")).select_from(
+        columns = (*counted, func.coalesce(b.status, "").label("status"), p.title.label("plan_title"))
+        bought = select(*columns).select_from(
             schema.user_subscriptions.outerjoin(schema.subscription_plans, p.id == b.plan_id)
         )
         return bought.where(b.user_id == user_id).order_by(b.id).limit(MAX_ROWS)

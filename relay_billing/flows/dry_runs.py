@@ -14,7 +14,7 @@ def would_hold(context: Context, request: PreConsume) -> Steps[BillingSession]:
     Raises as `Ledger.pre_consume`. The hold itself may be answered differently: others may charge the same accounts.
     """
     sheet = context.worksheet()
-    yield from loads.load_for_holds(sheet, context.dialect.accounts, [request], locking=False)
+    yield from loads.load_for_holds(sheet, context.dialect.accounts, [request], lock=False)
     changes = holds.pre_consume(sheet, request, context.funding)
     assert changes.session is not None
     return changes.session

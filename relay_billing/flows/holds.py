@@ -47,15 +47,15 @@ def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[
         sheet = context.worksheet()
         yield from loads.load_for_holds(sheet, context.dialect.accounts, rest.values())
         for at, request in rest.items():
-            known = sheet.sessions.get(request.request_id)
             try:
                 changes = holds.pre_consume(sheet, request, context.funding)
+                known = sheet.sessions.get(request.request_id)
                 if known is None:
                     sheet.post(changes)
             except BillingError as error:
                 answers[at] = error
                 continue
-            answers[at] = sheet.sessions[request.request_id] if known is None else known.copied_as(Replay, {})
+            answers[at] = sheet.sessions[request.request_id] if known is None else Replay(**known.values())
         yield from write(sheet, context.dialect)
     return [answers[at] for at in range(len(requests))]
 

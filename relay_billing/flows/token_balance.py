@@ -10,8 +10,6 @@ from relay_billing.flows.context import Context
 from relay_billing.flows.open_holds import OpenHolds
 from relay_billing.store.commands import Command, Steps
 
-_AMOUNTS = ("user_id", "remain_quota", "used_quota")
-
 
 @dataclass(frozen=True, slots=True)
 class TokenBalance:
@@ -29,13 +27,10 @@ def of_token(context: Context, token_id: int) -> Steps[TokenBalance | None]:
     """A token's balance; None: no such token. Raises InvalidRequest for an id out of range."""
     checks.row_id("token_id", token_id)
     t = schema.tokens.c
+    # In a relay's tables columns may be NULL, which counts as 0 (semantics §12).
+    counted = (func.coalesce(t[name], 0).label(name) for name in ("user_id", "remain_quota", "used_quota"))
     token, total = yield [
-        # In a relay's tables these may be NULL, which counts as 0, and as limited (semantics §12).
-        Command(
-            select(*(func.coalesce(t[name], 0).label(name) for name in _AMOUNTS), t.unlimited_quota).where(
-                t.id == token_id
-            )
-        ),
+        Command(select(*counted, t.unlimited_quota).where(t.id == token_id)),
         OpenHolds.total(schema.billing_sessions.c.token_id == token_id),
     ]
     if not token.rows:

@@ -11,9 +11,6 @@ from relay_billing.flows.context import Context
 from relay_billing.flows.open_holds import OpenHolds
 from relay_billing.store.commands import Command, Steps
 
-_AMOUNTS = ("quota", "used_quota", "request_count")
-"""In a relay's tables these may be NULL, which counts as 0 (semantics §12)."""
-
 
 @dataclass(frozen=True, slots=True)
 class UserBalance:
@@ -31,8 +28,10 @@ def of_user(context: Context, user_id: int) -> Steps[UserBalance | None]:
     """A user's balance; None: no such user. Raises InvalidRequest for an id out of range."""
     checks.row_id("user_id", user_id)
     u = schema.users.c
+    # In a relay's tables columns may be NULL, which counts as 0 (semantics §12).
+    amounts = (func.coalesce(u[name], 0).label(name) for name in ("quota", "used_quota", "request_count"))
     user, total, bought = yield [
-        Command(select(*(func.coalesce(u[name], 0).label(name) for name in _AMOUNTS)).where(u.id == user_id)),
+        Command(select(*amounts).where(u.id == user_id)),
         OpenHolds.total(schema.billing_sessions.c.user_id == user_id),
         Command(Allowance.rows_of(user_id)),
     ]

@@ -55,22 +55,14 @@ _SUBSCRIPTION = tuple(each.name for each in fields(Subscription))
 
 
 @dataclass(frozen=True, slots=True)
-class AccountReads:
-    """Reads the accounts that a hold may charge, for a decision that nothing follows: locks, and waits for, nothing."""
-
-    users: Select[Any]
-    active_subscriptions: Select[Any]
-    tokens: Select[Any]
-
-
-@dataclass(frozen=True, slots=True)
 class AccountStatements:
     """Statements on the account tables. Their parameters: `ids`, a sorted list; `now`, Unix seconds."""
 
-    reads: AccountReads
     lock_users: Select[Any]
     lock_active_subscriptions: Select[Any]
     lock_tokens: Select[Any]
+    reading: tuple[Select[Any], Select[Any], Select[Any]]
+    """The same three, but without locks: for a decision that nothing follows."""
     lock_users_of: Select[Any]
     """Of the sessions `ids`, as the next two: saves a round trip that would read the accounts' ids."""
     lock_subscriptions_of: Select[Any]
@@ -90,6 +82,11 @@ class AccountStatements:
     """Whether moves of subscriptions take the calendar: `last`, `next` and `to_status`."""
     subscription_table: Table
     plan_table: Table
+
+    @property
+    def locking(self) -> tuple[Select[Any], Select[Any], Select[Any]]:
+        """Locks users, active subscriptions and tokens."""
+        return self.lock_users, self.lock_active_subscriptions, self.lock_tokens
 
 
 class _Tables:
@@ -213,16 +210,16 @@ def account_statements(shape: AccountShape = OWN) -> AccountStatements:
     )
     wallets, keys, subscriptions, plans = (each(tables) for each in _READS)
     wallet, subscription, token = _moves(tables)
-    reads = AccountReads(
-        users=wallets.where(among(u.id, "ids")).order_by(u.id),
-        active_subscriptions=subscriptions.where(*active).order_by(b.id),
-        tokens=keys.where(among(t.id, "ids")).order_by(t.id),
+    reading = (
+        wallets.where(among(u.id, "ids")).order_by(u.id),
+        subscriptions.where(*active).order_by(b.id),
+        keys.where(among(t.id, "ids")).order_by(t.id),
     )
     return AccountStatements(
-        reads=reads,
-        lock_users=locked(reads.users),
-        lock_active_subscriptions=locked(reads.active_subscriptions),
-        lock_tokens=locked(reads.tokens),
+        lock_users=locked(reading[0]),
+        lock_active_subscriptions=locked(reading[1]),
+        lock_tokens=locked(reading[2]),
+        reading=reading,
         lock_users_of=locked(wallets.where(u.id.in_(_of_sessions(_S.user_id))).order_by(u.id)),
         lock_subscriptions_of=locked(subscriptions.where(b.id.in_(_of_sessions(_S.subscription_id))).order_by(b.id)),
         lock_tokens_of=locked(keys.where(t.id.in_(_of_sessions(_S.token_id))).order_by(t.id)),

@@ -15,22 +15,15 @@ from relay_billing.store.rows import NOTHING, fill_accounts, fill_sessions
 
 
 def _load_accounts(
-    sheet: Worksheet,
-    accounts: AccountStatements,
-    user_ids: Collection[int],
-    token_ids: Collection[int],
-    *,
-    locking: bool,
+    sheet: Worksheet, accounts: AccountStatements, user_ids: Collection[int], token_ids: Collection[int], *, lock: bool
 ) -> list[Command]:
-    """Read, and lock, all accounts that a pre-consume of these users may charge, and read the subscriptions' plans."""
+    """Lock, or read, all accounts that a pre-consume of these users may charge, and read the subscriptions' plans."""
     ids = sorted(user_ids)
-    reads = accounts.reads
+    users, subscriptions, tokens = accounts.locking if lock else accounts.reading
     commands = [
-        Command.of_constant(accounts.lock_users if locking else reads.users, ids=ids),
-        Command.of_constant(
-            accounts.lock_active_subscriptions if locking else reads.active_subscriptions, ids=ids, now=sheet.now
-        ),
-        Command.of_constant(accounts.lock_tokens if locking else reads.tokens, ids=sorted(token_ids)),
+        Command.of_constant(users, ids=ids),
+        Command.of_constant(subscriptions, ids=ids, now=sheet.now),
+        Command.of_constant(tokens, ids=sorted(token_ids)),
         Command.of_constant(accounts.plans_of_active, ids=ids, now=sheet.now),
     ]
     if sheet.policy.trust_max_inflight:
@@ -39,18 +32,18 @@ def _load_accounts(
 
 
 def load_for_holds(
-    sheet: Worksheet, accounts: AccountStatements, requests: Collection[PreConsume], *, locking: bool = True
+    sheet: Worksheet, accounts: AccountStatements, requests: Collection[PreConsume], *, lock: bool = True
 ) -> Load:
     """Read the sessions that exist already (replays), and lock the accounts, in one list of commands.
 
-    `locking` False: for a decision that nothing follows; it waits for no lock.
+    `lock` False: for a decision that nothing follows; it waits for no lock.
     """
     user_ids = {each.user_id for each in requests}
     token_ids = {each.token_id for each in requests if each.token_id is not None}
     read = Command.of_constant(statements.READ_SESSIONS, ids=sorted({each.request_id for each in requests}))
     found, wallets, subscriptions, keys, plans, *counts = yield [
         read,
-        *_load_accounts(sheet, accounts, user_ids, token_ids, locking=locking),
+        *_load_accounts(sheet, accounts, user_ids, token_ids, lock=lock),
     ]
     fill_sessions(sheet, found)
     fill_accounts(sheet, wallets, subscriptions, keys)

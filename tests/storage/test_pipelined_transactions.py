@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from relay_billing import AsyncBillingClient, Ledger, Policy, UpdateDataError
-from relay_billing.store.account_statements import account_statements
 from relay_billing.store.commands import Command, Steps
 from relay_billing.store.drivers import dialect_of, transact
 from relay_billing.store.last import Last
+from relay_billing.store.postgresql import POSTGRESQL
 from tests.fixtures.accounts import given, wallet
 
 QUOTA = 1_000
@@ -19,7 +19,7 @@ QUOTA = 1_000
 
 def moved(user_id: int, touches: int | None = 1) -> Command:
     parameters = {"of": user_id, "delta": -100, "used": 0, "requests": 0}
-    return Command(account_statements().move_wallet, parameters, touches, constant=True)
+    return Command(POSTGRESQL.accounts.move_wallet, parameters, touches, constant=True)
 
 
 def counting(batches: list[list[Command]], then: Callable[[], object] = lambda: None) -> Steps[None]:
