@@ -8,8 +8,9 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 
 from relay_billing.broker.options import broker_options
 from relay_billing.domain import checks
-from relay_billing.domain.choices import Accounts, Calendar, Durability, HoldExpiry, SubscriptionOverflow
+from relay_billing.domain.choices import Durability, HoldExpiry, SubscriptionOverflow
 from relay_billing.domain.errors import InvalidRequest
+from relay_billing.domain.ownership import Accounts, Calendar
 from relay_billing.domain.policy import Policy
 from relay_billing.store.drivers import engine_of
 

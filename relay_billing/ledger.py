@@ -11,11 +11,11 @@ from sqlalchemy.exc import OperationalError
 
 from relay_billing.domain import checks
 from relay_billing.domain.account_type import AccountType
-from relay_billing.domain.choices import Accounts
 from relay_billing.domain.errors import BillingError, BillingUnavailable, InvalidRequest
 from relay_billing.domain.funding import FundingSource
 from relay_billing.domain.jobs import RefundJob, SettleJob
 from relay_billing.domain.outcomes import Answer, Outcome
+from relay_billing.domain.ownership import Accounts
 from relay_billing.domain.policy import MAX_SECONDS, Policy
 from relay_billing.domain.requests import HoldFields, PreConsume
 from relay_billing.domain.sessions import BillingSession

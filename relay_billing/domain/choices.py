@@ -11,23 +11,6 @@ class SubscriptionOverflow(StrEnum):
     REJECT = "reject"
 
 
-class Accounts(StrEnum):
-    """Whose account tables these are (semantics §12)."""
-
-    OWN = "own"
-    """Made by our migrations: no column is NULL, none is looked for."""
-    NEW_API = "new-api"
-    """A relay's own, beside which it goes on working."""
-
-
-class Calendar(StrEnum):
-    """Who resets and ends subscriptions (semantics §7, §12)."""
-
-    OWN = "own"
-    EXTERNAL = "external"
-    """Somebody else's program: periods and status are read, never written."""
-
-
 class HoldExpiry(StrEnum):
     """What becomes of a hold that nobody closes (semantics §8)."""
 

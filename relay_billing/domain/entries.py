@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from relay_billing.domain.account_type import AccountType
-from relay_billing.domain.entry_names import forfeit_name, outside_name, top_up_name, write_off_name
+from relay_billing.domain.entry_names import forfeit_name, top_up_name, write_off_name
 
 
 class EntryKind(StrEnum):
@@ -66,7 +66,7 @@ class Movement:
 
         `step`: how often that was done in the same millisecond before.
         """
-        return cls(outside_name(now_ms), account_type, account_id, EntryKind.ADJUST, amount, step)
+        return cls(f"outside:{now_ms}", account_type, account_id, EntryKind.ADJUST, amount, step)
 
     @classmethod
     def write_off(cls, letter_id: int, met: int, user_id: int | None, note: str) -> "Movement":

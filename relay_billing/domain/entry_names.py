@@ -8,11 +8,6 @@ def forfeit_name(request_id: str) -> str:
     return f"forfeit:{request_id}"
 
 
-def outside_name(now_ms: int) -> str:
-    """The name of the row that explains what others have changed until a time, in Unix milliseconds (semantics §12)."""
-    return f"outside:{now_ms}"
-
-
 def write_off_name(letter_id: int) -> str:
     """The name of the row that says why a dead letter was written off."""
     return f"writeoff:{letter_id}"

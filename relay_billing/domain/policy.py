@@ -5,9 +5,10 @@ from datetime import UTC, tzinfo
 from zoneinfo import ZoneInfo
 
 from relay_billing.domain import checks
-from relay_billing.domain.choices import Accounts, Calendar, Durability, HoldExpiry, SubscriptionOverflow
+from relay_billing.domain.choices import Durability, HoldExpiry, SubscriptionOverflow
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.money import MAX_QUOTA
+from relay_billing.domain.ownership import Accounts, Calendar
 
 MAX_SECONDS = 10 * 366 * 86_400
 

@@ -1,14 +1,15 @@
 """Subscriptions as a funding source, and the turn of their calendars (semantics §3.6, §7)."""
 
-from relay_billing.domain import periods
+from relay_billing.domain import fingerprints, periods
 from relay_billing.domain.account_type import AccountType
 from relay_billing.domain.accounts import Subscription
 from relay_billing.domain.changes import SubscriptionTurn
-from relay_billing.domain.choices import Calendar, SubscriptionOverflow
+from relay_billing.domain.choices import SubscriptionOverflow
 from relay_billing.domain.entries import EntryKind, Movement
 from relay_billing.domain.errors import InsufficientUserQuota
 from relay_billing.domain.funding import HoldPlan, Taken
 from relay_billing.domain.outcomes import ParkReason
+from relay_billing.domain.ownership import Calendar
 from relay_billing.domain.parked import Parked
 from relay_billing.domain.requests import PreConsume
 from relay_billing.domain.sessions import BillingSession
@@ -137,7 +138,7 @@ def _period_of(sheet: Worksheet, subscription: Subscription, turn: SubscriptionT
     """What a hold records of the period in which it is taken (semantics §7, §12)."""
     if sheet.policy.subscription_calendar is Calendar.OWN:
         return subscription.last_reset_time if turn is None else turn.last_reset_time
-    return periods.fingerprint(
+    return fingerprints.fingerprint(
         start_time=subscription.start_time,
         last_reset_time=subscription.last_reset_time,
         next_reset_time=subscription.next_reset_time,
@@ -150,9 +151,9 @@ def _same_period(subscription: Subscription, session: BillingSession) -> bool:
     Where the calendar is somebody else's, less use than the hold itself shows a reset too: one that left both
     boundaries as they were (semantics §12).
     """
-    if session.period >= periods.TIMES and subscription.amount_used < session.pre_consumed_quota:
+    if session.period >= fingerprints.TIMES and subscription.amount_used < session.pre_consumed_quota:
         return False
-    return periods.goes_on(
+    return fingerprints.goes_on(
         session.period,
         start_time=subscription.start_time,
         last_reset_time=subscription.last_reset_time,

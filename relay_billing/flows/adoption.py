@@ -6,12 +6,11 @@ from sqlalchemy import func, select
 
 from relay_billing.domain import checks
 from relay_billing.domain.account_type import AccountType
-from relay_billing.domain.choices import Accounts
 from relay_billing.domain.entries import EntryKind, Movement
-from relay_billing.domain.entry_names import outside_name
 from relay_billing.domain.errors import InvalidRequest
+from relay_billing.domain.ownership import Accounts
 from relay_billing.flows.context import Context
-from relay_billing.flows.reconcile import Drift, accounts_off
+from relay_billing.flows.reconcile import Drift
 from relay_billing.schema import billing_ledger
 from relay_billing.store.commands import Command, Steps
 from relay_billing.store.statements import locked
@@ -23,8 +22,9 @@ LOCK_ORDER = (AccountType.WALLET, AccountType.SUBSCRIPTION, AccountType.TOKEN)
 def _adopted(now_ms: int) -> Command:
     """The accounts that an adoption in the same millisecond has explained already, with the step of its row."""
     c = billing_ledger.c
+    name = Movement.outside(AccountType.WALLET, 0, 0, now_ms, 0).request_id
     rows = select(c.account_type, c.account_id, func.max(c.step).label("step"))
-    named = rows.where(c.request_id == outside_name(now_ms), c.kind == EntryKind.ADJUST.value)
+    named = rows.where(c.request_id == name, c.kind == EntryKind.ADJUST.value)
     return Command(named.group_by(c.account_type, c.account_id))
 
 
@@ -47,7 +47,7 @@ def adopt(context: Context, found: Sequence[Drift]) -> Steps[list[Drift]]:
         Command.of_constant(accounts.lock_tokens, ids=ids[AccountType.TOKEN]),
     ]
     # After the locks, in statements of their own: each sees what was committed before it.
-    replies = yield [Command(accounts_off(of, ids[of])) for of in LOCK_ORDER]
+    replies = yield [Command(Drift.among(of, ids[of])) for of in LOCK_ORDER]
     (again,) = yield [_adopted(context.now_ms)]
     steps = {(row["account_type"], row["account_id"]): row["step"] + 1 for row in again.rows}
     sheet, explained = context.worksheet(), []

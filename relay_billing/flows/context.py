@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Concatenate, ParamSpec, TypeVar
 
-from relay_billing.domain.choices import Accounts, Calendar
 from relay_billing.domain.funding import FundingSource
+from relay_billing.domain.ownership import Accounts, Calendar
 from relay_billing.domain.policy import Policy
 from relay_billing.domain.worksheet import Worksheet
 from relay_billing.store.account_shapes import AccountShape, shape_of
@@ -50,7 +50,7 @@ Flow = Callable[Concatenate[Context, P], Steps[T]]
 
 
 @dataclass(slots=True)
-class Seen:
+class _Seen:
     """The dialect for the account tables as they were found."""
 
     dialect: Dialect | None = None
@@ -65,7 +65,7 @@ class Terms:
     clock: Clock
     funding: tuple[FundingSource, ...]
     dialect: Dialect
-    seen: Seen = field(default_factory=Seen)
+    seen: _Seen = field(default_factory=_Seen)
 
     def now_ms(self) -> int:
         """Unix milliseconds by the ledger's clock."""

@@ -56,6 +56,11 @@ class Drift:
         """Quota found above (positive) or below (negative) what is expected."""
         return self.found - self.expected
 
+    @staticmethod
+    def among(account_type: AccountType, ids: Sequence[int]) -> Executable:
+        """Finds the accounts with these ids that differ from the ledger; each row has the fields of a `Drift`."""
+        return _accounts(_Scope(ids=tuple(ids)), account_type)
+
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
@@ -185,11 +190,6 @@ def proofs(since_ms: int | None, user_id: int | None) -> Iterator[Executable]:
     Each proof is one statement, so that it sees ledger and accounts at the same moment even while they change.
     """
     return _proofs(_Scope(since_ms, user_id))
-
-
-def accounts_off(account_type: AccountType, ids: Sequence[int]) -> Executable:
-    """Finds the accounts among `ids` that differ from the ledger; each row has the fields of a `Drift`."""
-    return _accounts(_Scope(ids=tuple(ids)), account_type)
 
 
 def remember(context: Context, duration_ms: int, drifts: int, drift_quota: int) -> Steps[None]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from relay_billing.domain.changes import Changes, SubscriptionTurn
-from relay_billing.domain.choices import Calendar
+from relay_billing.domain.ownership import Calendar
 from relay_billing.domain.subscription_funding import turn_of
 from relay_billing.flows.context import BATCH, Context
 from relay_billing.store.commands import Steps

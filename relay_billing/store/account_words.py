@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from relay_billing.domain import periods
+from relay_billing.domain import fingerprints
 from relay_billing.domain.accounts import ENABLED, NEVER
 from relay_billing.store.account_shapes import AccountShape
 
@@ -40,14 +40,14 @@ class AccountWords:
         return ",updated_at=%(now)s" if self.shape.has("user_subscriptions.updated_at") else ""
 
     def period(self, alias: str) -> str:
-        """What a hold records of its period: `last_reset_time`, or `periods.fingerprint` (semantics §7, §12)."""
+        """What a hold records of its period: `last_reset_time`, or `fingerprints.fingerprint` (semantics §7, §12)."""
         last, following, start = (
             self.number(f"{alias}.{name}") for name in ("last_reset_time", "next_reset_time", "start_time")
         )
         if not self.shape.external:
             return last
         begun = f"GREATEST(COALESCE(NULLIF({last},0),{start}),1)"
-        return f"{begun}%%{periods.TIMES // 2}*{periods.TIMES}+{following}%%{periods.TIMES}"
+        return f"{begun}%%{fingerprints.TIMES // 2}*{fingerprints.TIMES}+{following}%%{fingerprints.TIMES}"
 
     def _deleted(self, table: str, alias: str) -> str:
         return f" AND {alias}.deleted_at IS NULL" if self.shape.has(f"{table}.deleted_at") else ""

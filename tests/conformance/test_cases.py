@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Engine, Integer, Table, delete, literal_co
 
 from relay_billing import BillingError, BillingSession, Ledger, Outcome, Policy, PreConsume, RefundJob, SettleJob
 from relay_billing.domain.checks import MAX_REQUEST_ID
-from relay_billing.domain.choices import Accounts
+from relay_billing.domain.ownership import Accounts
 from relay_billing.schema import tokens, user_subscriptions, users
 from relay_billing.store.drivers import engine_of
 from tests.fixtures.accounts import Clock, given, states

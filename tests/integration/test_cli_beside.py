@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select, update
 from typer.testing import CliRunner, Result
 
 from relay_billing import Ledger, Policy, SettleJob
-from relay_billing.domain.choices import Accounts
+from relay_billing.domain.ownership import Accounts
 from relay_billing.schema import billing_ledger, billing_sessions
 from relay_billing.store.drivers import engine_of
 from tests.fixtures.accounts import wallet

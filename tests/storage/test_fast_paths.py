@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob
-from relay_billing.domain.choices import Accounts, Calendar, SubscriptionOverflow
+from relay_billing.domain.choices import SubscriptionOverflow
+from relay_billing.domain.ownership import Accounts, Calendar
 from relay_billing.flows import settlements
 from relay_billing.schema import tokens, users
 from tests.fixtures import accounts as tables

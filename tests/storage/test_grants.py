@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from relay_billing import Ledger, Outcome, Policy, PreConsume, RefundJob, SettleJob, UpdateDataError, migrations
 from relay_billing.domain.api_keys import Scope
-from relay_billing.domain.choices import Accounts
+from relay_billing.domain.ownership import Accounts
 from relay_billing.flows import (
     api_keys,
     dead_letters,

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, Integer, event, select, update
 
 from relay_billing import AsyncBillingClient, BillingError, Ledger, Outcome, Policy, PreConsume, RefundJob, SettleJob
-from relay_billing.domain.choices import Accounts, Calendar
+from relay_billing.domain.ownership import Accounts, Calendar
 from relay_billing.flows import accounts, tokens
 from relay_billing.schema import billing_ledger
 from relay_billing.store import drivers

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from sqlalchemy import Engine, delete, func, select
 
 from relay_billing import BillingError, Ledger, Policy, PreConsume, RefundJob, SettleJob
-from relay_billing.domain.choices import Calendar, HoldExpiry, SubscriptionOverflow
+from relay_billing.domain.choices import HoldExpiry, SubscriptionOverflow
+from relay_billing.domain.ownership import Calendar
 from relay_billing.schema import billing_ledger, metadata, tokens, user_subscriptions
 from tests.fixtures.accounts import START, Clock, given, states, token, wallet
 from tests.fixtures.names import LONGEST, NASTY

@@ -9,7 +9,7 @@ from hypothesis.stateful import rule
 from sqlalchemy import Engine, Table, update
 
 from relay_billing import Policy
-from relay_billing.domain.choices import Accounts, Calendar
+from relay_billing.domain.ownership import Accounts, Calendar
 from relay_billing.store.drivers import engine_of
 from tests.fixtures.new_api import SUBSCRIPTIONS, TOKENS, USERS, new_api, new_api_rows
 from tests.model import DAY

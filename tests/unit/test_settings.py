@@ -4,7 +4,7 @@ import pytest
 
 from config.settings import Settings, SettingsError, load
 from relay_billing import InvalidRequest, Policy
-from relay_billing.domain.choices import Accounts, Calendar
+from relay_billing.domain.ownership import Accounts, Calendar
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import typer
 
 from config.refusal import Refusal
 from relay_billing import Ledger
-from relay_billing.domain.choices import Accounts
+from relay_billing.domain.ownership import Accounts
 from relay_billing.flows.reconcile import Drift
 from worker.cli.ledger import open_ledger
 from worker.cli.times import moment_ms
