@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.browser",
     "tests.fixtures.receiver",
     "tests.fixtures.looked_at",
+    "tests.fixtures.relay_redis",
 ]
 
 
