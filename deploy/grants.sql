@@ -45,6 +45,11 @@ GRANT USAGE ON SEQUENCE billing_ledger_id_seq TO billing_relay;
 GRANT INSERT ON billing_webhooks TO billing_relay;
 GRANT USAGE ON SEQUENCE billing_webhooks_id_seq TO billing_relay;
 
+-- With cache_deltas on, what a hold moves is kept for the relay's caches. Then the worker needs, by hand, the keys that
+-- name the tokens' caches: GRANT SELECT (key) ON tokens TO billing_worker;
+GRANT INSERT ON billing_cache_deltas TO billing_relay;
+GRANT USAGE ON SEQUENCE billing_cache_deltas_id_seq TO billing_relay;
+
 -- The worker: all rows of our own tables, but of the ledger's past only the sums that retention carries forward.
 DO $$
 DECLARE

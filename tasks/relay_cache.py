@@ -52,7 +52,7 @@ class RelayCache:
             decode_responses=True,
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
-            # redis-py's default repeats a command whose answer was lost.
+            # Said here whatever the default is: some of redis-py's clients repeat a command whose answer was lost.
             retry=Retry(NoBackoff(), 0),
         )
 

@@ -80,9 +80,12 @@ def _accounts(deltas: Sequence[CacheDelta]) -> Steps[tuple[dict[Account, int], d
         Command(_balances(users, "quota", AccountType.WALLET, ids[AccountType.WALLET])),
         Command(_balances(tokens, "remain_quota", AccountType.TOKEN, ids[AccountType.TOKEN])),
     ]
-    balances = {(AccountType.WALLET, row["id"]): int(row["quota"]) - int(row["waiting"]) for row in wallets.rows}
-    balances |= {(AccountType.TOKEN, row["id"]): int(row["remain_quota"]) - int(row["waiting"]) for row in found.rows}
-    return balances, {row["id"]: row["key"] for row in found.rows}
+    # A relay's own tables may have NULL for 0, and a token without a key.
+    balances = {(AccountType.WALLET, row["id"]): int(row["quota"] or 0) - int(row["waiting"]) for row in wallets.rows}
+    balances |= {
+        (AccountType.TOKEN, row["id"]): int(row["remain_quota"] or 0) - int(row["waiting"]) for row in found.rows
+    }
+    return balances, {row["id"]: row["key"] for row in found.rows if row["key"]}
 
 
 def close(context: Context, ids: Sequence[int]) -> Steps[None]:
