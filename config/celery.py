@@ -4,7 +4,7 @@ from pathlib import Path
 
 from config.settings import Settings
 from relay_billing.broker.options import broker_options
-from relay_billing.domain.jobs import WEBHOOKS_QUEUE
+from relay_billing.domain.jobs import CACHES_TASK, WEBHOOKS_QUEUE
 
 
 def options(settings: Settings) -> dict[str, object]:
@@ -73,6 +73,9 @@ def schedule(settings: Settings) -> dict[str, dict[str, object]]:
         task: {"task": task, "schedule": float(interval), "options": {"expires": interval}}
         for task, interval in intervals.items()
     }
+    if settings.new_api_redis_url:
+        interval = settings.caches_interval
+        chosen[CACHES_TASK] = {"task": CACHES_TASK, "schedule": float(interval), "options": {"expires": interval}}
     if settings.webhook_url:
         interval = settings.webhook_interval
         # In a queue of their own: a slow receiver delays no settle.

@@ -59,10 +59,11 @@ class Settings(BaseSettings):
 
     new_api_redis_url: str = Field(
         "",
-        description="Redis of a new-api relay on this database, which `doctor` reads: `redis://host/0`; unset: none",
+        description="Redis of a new-api relay, whose caches then follow our movements: `redis://host/0`; unset: none",
     )
     new_api_crypto_secret: SecretStr = Field(
-        SecretStr(""), description="That relay's `CRYPTO_SECRET`, which names its tokens' caches; unset: not looked at"
+        SecretStr(""),
+        description="That relay's `CRYPTO_SECRET`, which names its tokens' caches",
     )
 
     trust_quota: int = Field(
@@ -114,6 +115,10 @@ class Settings(BaseSettings):
         _DEFAULT.announce,
         description="Whether events are written for sending; always on where `BILLING_WEBHOOK_URL` is set",
     )
+    cache_deltas: bool = Field(
+        _DEFAULT.cache_deltas,
+        description="Whether movements are kept for a relay's caches; always on with `BILLING_NEW_API_REDIS_URL`",
+    )
     wallet_low_quota: int = Field(
         _DEFAULT.wallet_low_quota,
         description="Quota; a wallet that falls to this, or below, is announced as `wallet.low`; 0: never",
@@ -136,6 +141,7 @@ class Settings(BaseSettings):
         False, description="Whether the webhook's host may have a private, loopback or link-local address"
     )
     webhook_interval: int = Field(5, ge=1, description="Seconds between runs of the task that sends webhooks")
+    caches_interval: int = Field(1, ge=1, description="Seconds between runs of the task that changes a relay's caches")
     sweep_interval: int = Field(10, ge=1, description="Seconds between sweeps of intents and expired holds")
     subscriptions_interval: int = Field(
         60, ge=1, description="Seconds between runs of the task that begins due periods and ends subscriptions"
@@ -160,9 +166,11 @@ class Settings(BaseSettings):
 
     @property
     def policy(self) -> Policy:
-        """The policy that these settings make; `announce` is on where `webhook_url` is set."""
+        """The policy that these settings make; `announce` and `cache_deltas` are on where their URLs are set."""
         values = {name: getattr(self, name) for name in Policy.field_names()}
-        return Policy(**{**values, "announce": self.announce or bool(self.webhook_url)})
+        announce = self.announce or bool(self.webhook_url)
+        cache_deltas = self.cache_deltas or bool(self.new_api_redis_url)
+        return Policy(**{**values, "announce": announce, "cache_deltas": cache_deltas})
 
     @property
     def webhook_secrets(self) -> tuple[str, ...]:
@@ -209,6 +217,15 @@ def _check_webhook_url(webhook_url: str) -> None:
         raise InvalidRequest("webhook_url", "must hold no user or password: events are signed instead")
 
 
+def _check_redis(settings: Settings) -> None:
+    if not settings.new_api_redis_url:
+        return
+    if urlsplit(settings.new_api_redis_url).scheme not in ("redis", "rediss"):
+        raise InvalidRequest("new_api_redis_url", "must be like redis://host/0 or rediss://host/0")
+    if not settings.new_api_crypto_secret.get_secret_value():
+        raise InvalidRequest("new_api_crypto_secret", "must be set where BILLING_NEW_API_REDIS_URL is")
+
+
 def load() -> Settings:
     """Read and check all settings. Raises SettingsError."""
     try:
@@ -222,6 +239,7 @@ def load() -> Settings:
         engine_of(settings.database_url)
         _ = settings.policy
         _check_webhook(settings)
+        _check_redis(settings)
     except InvalidRequest as error:
         raise SettingsError(f"BILLING_{error.field.upper()}: {error.problem}") from error
     except ModuleNotFoundError as error:

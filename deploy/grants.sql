@@ -79,6 +79,10 @@ BEGIN
         GRANT SELECT ON billing_alembic_version TO billing_api;
     END IF;
 END $$;
+-- With cache_deltas on, what a hold moves is kept for the relay's caches. Then the worker needs, by hand, the keys that
+-- name the tokens' caches: GRANT SELECT (key) ON tokens TO billing_worker;
+GRANT INSERT ON billing_cache_deltas TO billing_relay;
+GRANT USAGE ON SEQUENCE billing_cache_deltas_id_seq TO billing_relay;
 
 -- The worker: all rows of our own tables, but of the ledger's past only the sums that retention carries forward.
 DO $$

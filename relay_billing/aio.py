@@ -65,7 +65,9 @@ class AsyncBillingClient(Door):
     def _open(self, database_url: str, gathering: Gathering | None) -> tuple[Waiting, Waiting]:
         how = gathering or Gathering()
         self._engine = async_engine_of(database_url)
-        self._terms = Terms(self._policy, utc_now, FUNDING, dialect_of(self._engine))
+        self._terms = Terms(
+            self._policy, utc_now, FUNDING, dialect_of(self._engine, fast_paths=not self._policy.cache_deltas)
+        )
         if gathering is None and self._terms.dialect.one_writer:
             how = replace(how, lanes=1)
         self._holds: TaskGatherer[PreConsume, BillingSession] = TaskGatherer(

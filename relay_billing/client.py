@@ -83,7 +83,7 @@ class BillingClient(Door):
     def _open(self, database_url: str, gathering: Gathering | None) -> tuple[Waiting, Waiting]:
         how = gathering or Gathering()
         self._engine = engine_of(database_url)
-        dialect = dialect_of(self._engine)
+        dialect = dialect_of(self._engine, fast_paths=not self._policy.cache_deltas)
         alone = HOLDS_ALONE if gathering is None and dialect.fast is not None else how.alone
         if gathering is None and dialect.one_writer:
             how = replace(how, lanes=1)

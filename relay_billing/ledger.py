@@ -65,7 +65,10 @@ class Ledger:
         fast_paths: bool = True,
     ) -> None:
         self._engine = engine
-        self._terms = Terms(policy or Policy(), clock, funding, dialect_of(engine, fast_paths=fast_paths))
+        chosen = policy or Policy()
+        # A fast path keeps no deltas for caches.
+        dialect = dialect_of(engine, fast_paths=fast_paths and not chosen.cache_deltas)
+        self._terms = Terms(chosen, clock, funding, dialect)
 
     @property
     def policy(self) -> Policy:

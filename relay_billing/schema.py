@@ -251,6 +251,19 @@ billing_webhooks = Table(
 _PENDING = billing_webhooks.c.state == "pending"
 Index("ix_billing_webhooks_due", billing_webhooks.c.next_at, postgresql_where=_PENDING, sqlite_where=_PENDING)
 
+# Movements of wallets and tokens that a relay's caches have not heard of, while `cache_deltas` is on.
+billing_cache_deltas = Table(
+    "billing_cache_deltas",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("account_type", String(16), nullable=False),
+    Column("account_id", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # By a worker that is about to apply it: from then on it is never applied by another one.
+    Column("claimed_at", BigInteger),
+)
+
 # When periodic work was last done, for every process to see whether it comes through at all.
 billing_heartbeats = Table(
     "billing_heartbeats",

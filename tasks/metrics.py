@@ -27,6 +27,14 @@ JOBS = Counter("billing_jobs", "Jobs judged, by task and outcome", ["task", "out
 TOKEN_ERRORS = Counter("billing_token_errors", "Settles whose token was gone")
 DEAD_LETTERS = Counter("billing_dead_letters", "Jobs kept as dead letters, by reason", ["reason"])
 WEBHOOKS = Counter("billing_webhooks", "Events sent to the webhook, by type and what came of it", ["event", "result"])
+CACHE_DELTAS = Counter(
+    "billing_cache_deltas",
+    "Changes of a relay's caches, by what came of them",
+    ["result"],
+)
+CACHE_DIFFERENCES = Counter(
+    "billing_cache_differences", "Cached balances that, after our delta, were not what the database says"
+)
 SWEPT = Counter("billing_swept", "What periodic jobs did", ["what"])
 DRIFTS = Counter("billing_drifts", "Things that did not add up in a reconciliation")
 QUOTA = Counter("billing_quota", "Quota settled, refunded or expired", ["moved"])

@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.receiver",
     "tests.fixtures.doors",
     "tests.fixtures.looked_at",
+    "tests.fixtures.relay_redis",
 ]
 
 

@@ -32,6 +32,7 @@ TASKS = (
     "tasks.reconcile",
     "tasks.purge",
     "tasks.webhooks",
+    "tasks.caches",
 )
 
 

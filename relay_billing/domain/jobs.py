@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from relay_billing.domain import checks
 
 QUEUE = "billing"
+CACHES_TASK = "billing.caches"
 WEBHOOKS_QUEUE = "billing.webhooks"
 """Queue and name of the task that sends webhooks; a queue of its own, so that webhooks never delay money."""
 SETTLE_TASK = "billing.settle"

@@ -54,6 +54,10 @@ class Policy:
     subscription_low_percent: int = 10
     """Percent. A subscription that has this much left, or less, is announced as `subscription.low`; 0: never."""
 
+    cache_deltas: bool = False
+    """Whether each movement of a wallet or token is kept for a new-api relay's caches, until a worker has applied it.
+    Then there are no fast paths."""
+
     def __post_init__(self) -> None:
         checks.quota("trust_quota", self.trust_quota)
         checks.whole("trust_max_inflight", self.trust_max_inflight, 0, 1_000_000)
@@ -62,6 +66,7 @@ class Policy:
         if self.record_usage is not None:
             checks.flag("record_usage", self.record_usage)
         checks.flag("announce", self.announce)
+        checks.flag("cache_deltas", self.cache_deltas)
         checks.whole("publish_timeout", self.publish_timeout, 1, 60)
         checks.whole("intent_grace", self.intent_grace, 0, MAX_SECONDS)
         checks.whole("wallet_low_quota", self.wallet_low_quota, 0, MAX_QUOTA)

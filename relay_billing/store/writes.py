@@ -9,7 +9,7 @@ from relay_billing.domain.errors import UpdateDataError
 from relay_billing.domain.sessions import BillingSession
 from relay_billing.domain.webhooks import events_of
 from relay_billing.domain.worksheet import Worksheet
-from relay_billing.store import dead_letters, statements, webhooks
+from relay_billing.store import cache_deltas, dead_letters, statements, webhooks
 from relay_billing.store.account_statements import AccountStatements
 from relay_billing.store.commands import Command, Load, Rows
 from relay_billing.store.dialects import Dialect
@@ -49,6 +49,8 @@ def write(sheet: Worksheet, dialect: Dialect, *, more: bool = False) -> Load:
         commands.append(dialect.many(statements.ADD_ENTRY, rows))
     if events := events_of(sheet):
         commands.append(webhooks.announced(dialect, events))
+    if sheet.policy.cache_deltas:
+        commands += cache_deltas.kept(dialect, sheet.deltas, sheet.now_ms)
     commands += dead_letters.kept(dialect, sheet.dead_letters, sheet.now_ms, announce=sheet.policy.announce)
     if not commands:
         return

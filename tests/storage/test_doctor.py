@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 
 from relay_billing.schema import metadata as own
-from tests.fixtures import relay_tables as new_api
 from tests.fixtures.looked_at import DATABASES, STATEMENT_S, LookedAt
+from tests.fixtures.new_api import NEW_API
 from worker.doctor.balances import negatives
 from worker.doctor.examination import examine
 from worker.doctor.finding import Finding, Status
@@ -31,6 +31,11 @@ HEALTHY = {"users": [USER], "tokens": [TOKEN], "subscription_plans": [PLAN], "us
 NARROW = {
     "mariadb": "ALTER TABLE {0} MODIFY {1} INT DEFAULT 0",
     "postgresql": "ALTER TABLE {0} ALTER COLUMN {1} TYPE integer",
+}
+
+UNIQUE_NO_MORE = {
+    "postgresql": "ALTER TABLE tokens DROP CONSTRAINT tokens_key_key",
+    "mariadb": "ALTER TABLE tokens DROP INDEX `key`",
 }
 
 
@@ -73,14 +78,14 @@ CASES = (
         "duplicates",
         RED,
         "1 values of tokens.key are there twice",
-        {"*": "DROP INDEX idx_tokens_key", "mariadb": "DROP INDEX idx_tokens_key ON tokens"},
+        UNIQUE_NO_MORE,
         tokens=[TOKEN, {**TOKEN, "id": 2}],
     ),
     case(
         "duplicates",
         GREEN,
         "is there twice",
-        {"*": "DROP INDEX idx_tokens_key", "mariadb": "DROP INDEX idx_tokens_key ON tokens"},
+        UNIQUE_NO_MORE,
         tokens=[{**TOKEN, "key": ""}, {**TOKEN, "key": "", "id": 2}],
     ),
     case(
@@ -177,6 +182,11 @@ def test_an_empty_database_is_doubted_and_our_own_tables_are_known(looked_at: Lo
         own.create_all(looked_at.engine)
         assert looked_at.worst("tables")[0] is GREEN
         assert looked_at.worst("writers")[0] is GREEN
+        looked_at.run("INSERT INTO users (id) VALUES (1)")
+        looked_at.run(
+            "INSERT INTO tokens (id, user_id, key) VALUES (1, 1, 'sk-1'), (2, 1, 'sk-1'), (3, 1, ''), (4, 1, '')"
+        )
+        assert "1 values of tokens.key are there twice" in looked_at.worst("duplicates")[1]
 
 
 LOCK = {
@@ -237,5 +247,5 @@ def test_a_healthy_database_of_new_api_is_green_but_for_what_is_to_know(looked_a
 
 
 def test_new_api_has_the_columns_that_the_worker_reads() -> None:
-    for name, table in new_api.metadata.tables.items():
+    for name, table in NEW_API.tables.items():
         assert {each.name for each in own.tables[name].c} <= {each.name for each in table.c}

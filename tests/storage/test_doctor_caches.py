@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +10,13 @@ import redis
 from pydantic import SecretStr
 
 from tests.fixtures.brokers import free_port
-from tests.fixtures.brokers import redis as redis_server
 from tests.fixtures.looked_at import LookedAt
+from tests.fixtures.relay_redis import SECRET
 from worker.doctor import caches
 from worker.doctor.finding import Status
 from worker.doctor.subject import Questions
 
 RED, YELLOW, GREEN = Status.RED, Status.YELLOW, Status.GREEN
-SECRET = "crypto-secret-of-the-relay"
 KEY = "sk-of-ada"
 TOKEN = f"token:{hmac.new(SECRET.encode(), KEY.encode(), hashlib.sha256).hexdigest()}"
 
@@ -26,31 +24,14 @@ pytestmark = pytest.mark.parametrize("looked_at", ["sqlite"], indirect=True)
 """One database: what is compared is read from it by two plain statements."""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Redis."""
-    made = redis_server(tmp_path_factory.mktemp("redis"))
-    made.start()
-    yield made.url
-    made.stop()
-
-
 @pytest.fixture
-def cache(server: str) -> Iterator[redis.Redis]:
-    """A client of it, empty."""
-    with redis.Redis.from_url(server, decode_responses=True) as client:
-        client.flushdb()
-        yield client
-
-
-@pytest.fixture
-def relay(looked_at: LookedAt, server: str) -> LookedAt:
+def relay(looked_at: LookedAt, relay_redis: str) -> LookedAt:
     """A relay's database with one user and token, and its caches' address."""
     looked_at.with_new_api().run(
         "INSERT INTO users (id, password, quota) VALUES (7, 'x', 100)",
         f"INSERT INTO tokens (id, user_id, `key`, remain_quota) VALUES (3, 7, '{KEY}', 50)",
     )
-    looked_at.asked = Questions(redis_url=server, crypto_secret=SecretStr(SECRET), lag_s=0.05)
+    looked_at.asked = Questions(redis_url=relay_redis, crypto_secret=SecretStr(SECRET), lag_s=0.05)
     return looked_at
 
 

@@ -243,6 +243,10 @@ def test_the_role_of_workers_may_do_all_but_migrate(looked_at: LookedAt) -> None
     try:
         with login(looked_at, f"GRANT {WORKER} TO {{}}") as worker:
             assert worker.worst("grants")[0] is GREEN
+            worker.asked = Questions(redis_url="redis://127.0.0.1:1")
+            assert worker.worst("grants")[1].endswith("may not select tokens")
+            looked_at.run(f"GRANT SELECT (key) ON tokens TO {WORKER}")
+            assert worker.worst("grants")[0] is GREEN
             looked_at.run(f"REVOKE DELETE ON billing_webhooks FROM {WORKER}", f"REVOKE UPDATE ON users FROM {WORKER}")
             assert worker.worst("grants")[1].endswith("may not delete billing_webhooks, update users")
             looked_at.run(f"UPDATE {migrations.VERSION_TABLE} SET version_num = '0006'")

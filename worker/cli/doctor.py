@@ -13,6 +13,7 @@ from config import startup
 from config.masking import masked, secrets_of
 from config.refusal import Refusal
 from config.settings import SettingsError, load
+from relay_billing.domain.choices import Accounts
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.store.drivers import shown
 from worker.cli.options import Json
@@ -83,7 +84,7 @@ def doctor(
         raise Refusal(str(error)) from None
     url, redis_url = database or loaded.database_url, redis or loaded.new_api_redis_url
     secrets = startup.secrets(loaded) | secrets_of((url, redis_url))
-    asked = Questions(loaded.timezone, False, redis_url, loaded.new_api_crypto_secret)
+    asked = Questions(loaded.timezone, loaded.accounts is Accounts.NEW_API, redis_url, loaded.new_api_crypto_secret)
     try:
         name = shown(url)
     except InvalidRequest as error:

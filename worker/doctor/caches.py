@@ -1,6 +1,5 @@
 """A relay's caches in Redis: whether they are there, and whether they say what the database says."""
 
-import hmac
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import redis
 from sqlalchemy import select
 
 from relay_billing.schema import tokens, users
+from tasks.relay_cache import token_key
 from worker.doctor.finding import Finding, Status
 from worker.doctor.subject import Subject
 
@@ -38,11 +38,6 @@ class _Cached:
 
 
 Values = Mapping[_Cached, int]
-
-
-def token_key(key: str, crypto_secret: str) -> str:
-    """The name of a token's cache: by the HMAC-SHA256 of its key."""
-    return f"token:{hmac.new(crypto_secret.encode(), key.encode(), 'sha256').hexdigest()}"
 
 
 def _keys(client: redis.Redis, pattern: str) -> set[str]:

@@ -15,7 +15,7 @@ from worker.doctor.reading import Reading
 from worker.doctor.subject import Subject
 
 UNREAD = {"tokens": ("key",)}
-"""Columns of account tables that workers never read (deploy/grants.sql)."""
+"""Columns of account tables that workers read only where a relay's caches follow (deploy/grants.sql)."""
 WRITTEN = {
     "users": ("quota", "used_quota", "request_count"),
     "tokens": ("remain_quota", "used_quota"),
@@ -27,9 +27,9 @@ DENIED = ("42501", 1142, 1143, 1044)
 """PostgreSQL's SQLSTATE, and MySQL's error numbers, for what a user may not do."""
 
 
-def _statements(table: Table) -> dict[str, Executable]:
+def _statements(table: Table, unread: tuple[str, ...]) -> dict[str, Executable]:
     own = table.name not in ACCOUNT_TABLES
-    read = [each for each in table.c if each.name not in UNREAD.get(table.name, ())]
+    read = [each for each in table.c if each.name not in unread]
     first = next(iter(table.primary_key))
     nowhere = first.is_(None)
     asked: dict[str, Executable] = {"select": select(*read).where(nowhere)}
@@ -60,6 +60,7 @@ def _denied(reading: Reading, connection: Connection, statement: Executable) -> 
 
 
 def _refused(subject: Subject, connection: Connection) -> Iterator[str]:
+    caches = bool(subject.asked.redis_url)
     if subject.reading.mysql:
         # Alone here: MySQL and MariaDB refuse even to explain a write in a read-only transaction.
         connection.exec_driver_sql("SET SESSION TRANSACTION READ WRITE")
@@ -70,7 +71,7 @@ def _refused(subject: Subject, connection: Connection) -> Iterator[str]:
             if table is None or not {each.name for each in table.c} <= set(columns):
                 # Another program's, or one that lacks a column, which is a finding of its own.
                 continue
-            for verb, statement in _statements(table).items():
+            for verb, statement in _statements(table, () if caches else UNREAD.get(name, ())).items():
                 if _denied(subject.reading, connection, statement):
                     yield f"{verb} {name}"
     finally:
