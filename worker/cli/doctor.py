@@ -13,8 +13,8 @@ from config import startup
 from config.masking import masked, secrets_of
 from config.refusal import Refusal
 from config.settings import SettingsError, load
-from relay_billing.domain.choices import Accounts
 from relay_billing.domain.errors import InvalidRequest
+from relay_billing.domain.ownership import Accounts
 from relay_billing.store.drivers import shown
 from worker.cli.options import Json
 from worker.doctor.examination import examine
