@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from relay_billing.domain.sessions import BillingSession
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Replay(BillingSession):
     """The session that an earlier pre-consume of its request id has opened: this one moved nothing (semantics §3.1).
 

@@ -55,7 +55,7 @@ def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[
             except BillingError as error:
                 answers[at] = error
                 continue
-            answers[at] = sheet.sessions[request.request_id] if known is None else Replay(**known.values())
+            answers[at] = sheet.sessions[request.request_id] if known is None else known.copied_as(Replay, {})
         yield from write(sheet, context.dialect)
     return [answers[at] for at in range(len(requests))]
 
