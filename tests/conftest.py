@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.fixtures.flower",
     "tests.fixtures.browser",
     "tests.fixtures.receiver",
+    "tests.fixtures.shadows",
 ]
 
 

@@ -48,6 +48,9 @@ class Policy:
     subscription_low_percent: int = 10
     """Percent. A subscription that has this much left, or less, is announced as `subscription.low`; 0: never."""
 
+    shadow: bool = False
+    """Whether new sessions are judged beside a relay's own billing, and nothing is moved (§13)."""
+
     def __post_init__(self) -> None:
         checks.quota("trust_quota", self.trust_quota)
         checks.whole("trust_max_inflight", self.trust_max_inflight, 0, 1_000_000)
@@ -55,6 +58,7 @@ class Policy:
         checks.whole("max_settle_quota", self.max_settle_quota, 0, MAX_QUOTA)
         checks.flag("record_usage", self.record_usage)
         checks.flag("announce", self.announce)
+        checks.flag("shadow", self.shadow)
         checks.whole("publish_timeout", self.publish_timeout, 1, 60)
         checks.whole("intent_grace", self.intent_grace, 0, MAX_SECONDS)
         checks.whole("wallet_low_quota", self.wallet_low_quota, 0, MAX_QUOTA)

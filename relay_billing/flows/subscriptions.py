@@ -21,7 +21,12 @@ class Turned:
 
 
 def turn(context: Context, after_id: int) -> Steps[Turned]:
-    """Begin due periods and end subscriptions whose time is over, in one batch of ids above `after_id`."""
+    """Begin due periods and end subscriptions whose time is over, in one batch of ids above `after_id`.
+
+    In shadow nothing is done: the relay's own calendar turns them (semantics §13).
+    """
+    if context.policy.shadow:
+        return Turned(0, None)
     sheet = context.worksheet()
     yield from load_due_subscriptions(sheet, after_id, BATCH)
     looked_at = sorted(sheet.subscriptions)

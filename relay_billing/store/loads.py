@@ -14,16 +14,23 @@ from relay_billing.store.rows import NOTHING, fill_accounts, fill_sessions
 
 
 def _load_accounts(sheet: Worksheet, user_ids: Collection[int], token_ids: Collection[int]) -> list[Command]:
-    """Lock all accounts that a pre-consume of these users may charge, and read the subscriptions' plans."""
-    ids = sorted(user_ids)
+    """Lock all accounts that a pre-consume of these users may charge, and read the subscriptions' plans.
+
+    In shadow they are read without locks: nothing will be moved, and the relay's own updates must not wait for us.
+    """
+    ids, shadow = sorted(user_ids), sheet.policy.shadow
+    users, subscriptions, keys = (
+        statements.unlocked(each) if shadow else each
+        for each in (statements.LOCK_USERS, statements.LOCK_ACTIVE_SUBSCRIPTIONS, statements.LOCK_TOKENS)
+    )
     commands = [
-        Command.of_constant(statements.LOCK_USERS, ids=ids),
-        Command.of_constant(statements.LOCK_ACTIVE_SUBSCRIPTIONS, ids=ids, now=sheet.now),
-        Command.of_constant(statements.LOCK_TOKENS, ids=sorted(token_ids)),
+        Command.of_constant(users, ids=ids),
+        Command.of_constant(subscriptions, ids=ids, now=sheet.now),
+        Command.of_constant(keys, ids=sorted(token_ids)),
         Command.of_constant(statements.PLANS_OF_ACTIVE, ids=ids, now=sheet.now),
     ]
     if sheet.policy.trust_max_inflight:
-        commands.append(Command.of_constant(statements.TRUSTED_OPEN, ids=ids))
+        commands.append(Command.of_constant(statements.TRUSTED_OPEN, ids=ids, shadow=shadow))
     return commands
 
 
@@ -49,12 +56,28 @@ def load_wallets(sheet: Worksheet, user_ids: Collection[int]) -> Load:
 def load_for_jobs(sheet: Worksheet, request_ids: Collection[str]) -> Load:
     """Lock sessions, then the accounts that paid for them, in one list: a session's accounts never change."""
     ids = sorted(request_ids)
-    locks = (
-        statements.LOCK_SESSIONS,
-        statements.LOCK_USERS_OF,
-        statements.LOCK_SUBSCRIPTIONS_OF,
-        statements.LOCK_TOKENS_OF,
-    )
-    found, *accounts = yield [Command.of_constant(each, ids=ids) for each in locks]
+    if sheet.policy.shadow:
+        yield from _load_beside(sheet, ids)
+        return
+    sessions = Command.of_constant(statements.LOCK_SESSIONS, ids=ids)
+    found, *accounts = yield [sessions, *(Command.of_constant(each, ids=ids) for each in _locks_of_sessions())]
     fill_sessions(sheet, found)
     fill_accounts(sheet, *accounts)
+
+
+def _locks_of_sessions() -> tuple[statements.Rows, ...]:
+    return statements.LOCK_USERS_OF, statements.LOCK_SUBSCRIPTIONS_OF, statements.LOCK_TOKENS_OF
+
+
+def _load_beside(sheet: Worksheet, ids: list[str]) -> Load:
+    """Lock sessions, then only the accounts of those that are no shadow; the others' are read (semantics §13)."""
+    (found,) = yield [Command.of_constant(statements.LOCK_SESSIONS, ids=ids)]
+    fill_sessions(sheet, found)
+    real = [each for each in ids if each in sheet.sessions and not sheet.sessions[each].shadow]
+    shadow = [each for each in ids if each in sheet.sessions and sheet.sessions[each].shadow]
+    reads = [Command.of_constant(statements.unlocked(each), ids=shadow) for each in _locks_of_sessions()]
+    locks = [Command.of_constant(each, ids=real) for each in _locks_of_sessions()]
+    replies = yield [*locks, *reads]
+    # An account of both kinds is filled last as it stands under its lock.
+    fill_accounts(sheet, *replies[len(locks) :])
+    fill_accounts(sheet, *replies[: len(locks)])

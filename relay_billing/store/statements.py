@@ -1,6 +1,7 @@
 """The statements of the hot paths. Each is constant, so it is compiled once, planned once, and sent in a pipeline."""
 
 from dataclasses import fields
+from functools import lru_cache
 
 from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, func, or_, select, update
 
@@ -8,6 +9,7 @@ from relay_billing.domain.sessions import OPEN_STATES, BillingSession, State
 from relay_billing.schema import (
     billing_ledger,
     billing_sessions,
+    billing_shadow_refusals,
     in_state,
     subscription_plans,
     tokens,
@@ -55,6 +57,18 @@ def locked(rows: Rows) -> Rows:
     return rows.with_for_update(key_share=True)
 
 
+@lru_cache(maxsize=64)
+def unlocked(rows: Rows) -> Rows:
+    """The same rows without their lock, for what must not stand in a relay's way (semantics §13).
+
+    The same object for the same statement: it is constant too.
+    """
+    made = rows._generate()
+    # SQLAlchemy's with_for_update can only set it.
+    made._for_update_arg = None
+    return made
+
+
 # Loads. `ids` is a sorted list.
 READ_SESSIONS = select(billing_sessions).where(among(_S.request_id, "ids")).order_by(_S.request_id)
 LOCK_SESSIONS = locked(READ_SESSIONS)
@@ -79,15 +93,22 @@ LOCK_SUBSCRIPTIONS_OF = locked(
 LOCK_TOKENS_OF = locked(_TOKENS.where(_T.id.in_(_of_sessions(_S.token_id))))
 PLANS = select(_P.id, _P.title, _P.quota_reset_period, _P.quota_reset_custom_seconds)
 PLANS_OF_ACTIVE = PLANS.where(_P.id.in_(select(_B.plan_id).where(*_ACTIVE_OF)))
+# Of those in shadow, or of the others: neither counts for the other kind.
 TRUSTED_OPEN = (
     select(_S.user_id, func.count().label("open"))
-    .where(among(_S.user_id, "ids"), in_state(State.PRECONSUMED.value), _S.trusted)
+    .where(
+        among(_S.user_id, "ids"),
+        in_state(State.PRECONSUMED.value),
+        _S.trusted,
+        _S.shadow == _given("shadow", _S.shadow),
+    )
     .group_by(_S.user_id)
 )
 
 # Writes. Deltas, never balances.
 OPEN_SESSION = billing_sessions.insert()
 ADD_ENTRY = billing_ledger.insert()
+ADD_REFUSAL = billing_shadow_refusals.insert()
 MOVE_SESSION = (
     update(billing_sessions)
     .where(_S.request_id == _given("of", _S.request_id), _S.state == _given("was", _S.state))

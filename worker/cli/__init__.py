@@ -12,6 +12,7 @@ from worker.cli import (
     health,
     reconcile,
     sessions,
+    shadow,
     status,
     webhooks,
 )
@@ -30,6 +31,7 @@ app.add_typer(accounts.tokens, name="tokens")
 app.command("top-up", context_settings=NEGATIVE)(accounts.top_up)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("reconcile")(reconcile.reconcile)
+app.add_typer(shadow.app, name="shadow")
 app.command("status")(status.status)
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(config.app, name="config")
