@@ -145,7 +145,7 @@ def test_their_log_may_lie_in_another_database(migrated: Engine, tmp_path: Path)
     checked(typed(*words, "--json"))
     shown = typed(*words, "--since", "2h", "--limit", "2")
     assert shown.exit_code == 0
-    for words_ in ("we would have refused", "+930 ($0.001860)", "1 of those", "2 rows of their log", "deep", "never"):
+    for words_ in ("we would have refused", "+930", "$0.001860", "1 of those", "2 rows of their log", "deep", "never"):
         assert words_ in shown.stdout
     assert "not compared" not in shown.stdout
     assert "differ " not in shown.stdout.split("Requests that differ most")[1]
@@ -240,3 +240,18 @@ def test_every_command_has_json_and_an_example() -> None:
     said = typed("shadow", "report", "--help", env={"COLUMNS": "200"}).stdout
     assert "--json" in said
     assert "python -m worker shadow report" in said
+
+
+def test_a_shadow_session_is_shown_as_one_and_counts_in_no_sum(migrated: Engine) -> None:
+    day(migrated, migrated)
+    said = typed("sessions", "show", "same").stdout
+    assert said.startswith("request same: settled, shadow, paid from wallet")
+    assert "Judged in shadow, so nothing has moved; else: User 1 was charged 700" in said
+    assert json.loads(typed("sessions", "show", "same", "--json").stdout)["paid"] == {}
+    listed = typed("sessions", "list", "--state", "preconsumed").stdout
+    assert "preconsumed, shadow" in listed
+    assert "1 sessions, 0 ($0.000000) held" in listed
+    settled = typed("sessions", "settle", "open", "5", "--reason", "a test", "--yes").stdout
+    assert settled == "open: applied, now settled, in shadow: nothing moved\n"
+    assert wallet(migrated) == -5
+    assert typed("reconcile").exit_code == 0

@@ -28,7 +28,7 @@ from worker.shadow.logs import TABLE, has_log
 from worker.shadow.plot import can_plot, plot
 from worker.shadow.report import Report, Total, compare
 from worker.shadow.verdicts import Pair, Verdict
-from worker.words import amount, shown_time
+from worker.words import shown_time
 
 app = typer.Typer(help="What a shadow has judged, beside what the relay has charged.", no_args_is_help=True)
 
@@ -157,12 +157,16 @@ def _print(found: Report) -> None:
 
 def _verdicts(found: Report) -> Table:
     title = f"Shadow and relay, {shown_time(found.from_ms)} to {shown_time(found.to_ms)} UTC"
-    table = table_of(title, ("verdict",), ("requests", "we would charge", "they charged", "difference"))
+    # The words count as an amount here: they are not to be broken, whatever the width.
+    table = table_of(title, (), ("verdict", "requests", "ours", "theirs", "difference"))
+    table.columns[0].justify = "left"
     for each, total in found.totals.items():
         if each is Verdict.NOT_COMPARED and found.readable:
             continue
-        sums = (amount(total.ours), amount(total.theirs), f"{total.difference:+,} ({usd(total.difference)})")
-        table.add_row(each.words, f"{total.requests:,}", *sums)
+        sums = (f"{total.ours:,}", f"{total.theirs:,}", f"{total.difference:+,}")
+        dollars = (usd(total.ours), usd(total.theirs), usd(total.difference))
+        both = (f"{quota}\n{worth}" for quota, worth in zip(sums, dollars, strict=True))
+        table.add_row(each.words, f"{total.requests:,}", *both)
     return table
 
 

@@ -22,7 +22,7 @@ COLOURS = {
     Verdict.OPEN: "#a6cee3",
     Verdict.NOT_COMPARED: "#cccccc",
 }
-OURS, THEIRS = "#1f77b4", "#d95f02"
+OURS, THEIRS = "#1f77b4", "#8c564b"
 TICKS = 5
 
 
@@ -81,13 +81,13 @@ def _by_verdict(axes: "Axes", report: Report, shown: list[Verdict]) -> None:
     for offset, (name, colour) in enumerate((("we would charge", OURS), ("they charged", THEIRS))):
         rows = [number + offset * 0.38 for number in range(len(shown))]
         totals = [report.totals[each] for each in shown]
-        values = [(total.theirs if offset else total.ours) / QUOTA_PER_UNIT for total in totals]
-        bars = axes.barh(rows, values, 0.36, color=colour, label=name)
-        axes.bar_label(bars, [f" ${value:,.2f}" for value in values], fontsize=8)
+        sums = [total.theirs if offset else total.ours for total in totals]
+        bars = axes.barh(rows, [each / QUOTA_PER_UNIT for each in sums], 0.36, color=colour, label=name)
+        axes.bar_label(bars, [f" ${each / QUOTA_PER_UNIT:,.2f} ({each:,})" for each in sums], fontsize=8)
     axes.set_yticks([number + 0.19 for number in range(len(shown))], [each.words for each in shown])
     axes.invert_yaxis()
-    axes.margins(x=0.15)
-    axes.set_xlabel("US dollars")
+    axes.margins(x=0.25)
+    axes.set_xlabel("US dollars (quota)")
     axes.grid(alpha=0.3, axis="x")
     if shown:
         axes.legend(fontsize=8)
