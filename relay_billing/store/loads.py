@@ -70,14 +70,16 @@ def _locks_of_sessions() -> tuple[statements.Rows, ...]:
 
 
 def _load_beside(sheet: Worksheet, ids: list[str]) -> Load:
-    """Lock sessions, then only the accounts of those that are no shadow; the others' are read (semantics §13)."""
+    """Lock sessions, then only the accounts of those that are no shadow; the others' are read (semantics §13).
+
+    Where all are, no statement locks an account: a role that may only read them is enough.
+    """
     (found,) = yield [Command.of_constant(statements.LOCK_SESSIONS, ids=ids)]
     fill_sessions(sheet, found)
-    real = [each for each in ids if each in sheet.sessions and not sheet.sessions[each].shadow]
-    shadow = [each for each in ids if each in sheet.sessions and sheet.sessions[each].shadow]
-    reads = [Command.of_constant(statements.unlocked(each), ids=shadow) for each in _locks_of_sessions()]
-    locks = [Command.of_constant(each, ids=real) for each in _locks_of_sessions()]
-    replies = yield [*locks, *reads]
+    known = [sheet.sessions[each] for each in ids if each in sheet.sessions]
     # An account of both kinds is filled last as it stands under its lock.
-    fill_accounts(sheet, *replies[len(locks) :])
-    fill_accounts(sheet, *replies[: len(locks)])
+    for shadow in (True, False):
+        some = [each.request_id for each in known if each.shadow is shadow]
+        if some:
+            statements_of = (statements.unlocked(each) if shadow else each for each in _locks_of_sessions())
+            fill_accounts(sheet, *(yield [Command.of_constant(each, ids=some) for each in statements_of]))
