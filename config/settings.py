@@ -127,6 +127,10 @@ class Settings(BaseSettings):
         _DEFAULT.subscription_low_percent,
         description="Percent; a subscription with this much left or less is announced as `subscription.low`; 0: never",
     )
+    shadow: bool = Field(
+        _DEFAULT.shadow,
+        description="Whether requests are judged beside the relay's own billing; nothing moves ([page](migrating.md))",
+    )
 
     webhook_url: str = Field(
         "",

@@ -84,6 +84,10 @@ END $$;
 GRANT INSERT ON billing_cache_deltas TO billing_relay;
 GRANT USAGE ON SEQUENCE billing_cache_deltas_id_seq TO billing_relay;
 
+-- In shadow it keeps what it would have refused.
+GRANT INSERT ON billing_shadow_refusals TO billing_relay;
+GRANT USAGE ON SEQUENCE billing_shadow_refusals_id_seq TO billing_relay;
+
 -- The worker: all rows of our own tables, but of the ledger's past only the sums that retention carries forward.
 DO $$
 DECLARE

@@ -110,7 +110,9 @@ class _RegistryMeter(Meter):
             self._holds.observe(time.perf_counter() - began)
         self._held_well.inc()
         session = holding.session
-        if session is not None and session.state is State.PRECONSUMED and session.created_at >= began_ms:
+        if session is None or session.shadow:
+            return
+        if session.state is State.PRECONSUMED and session.created_at >= began_ms:
             self._held.inc(session.pre_consumed_quota)
 
     @contextmanager

@@ -122,6 +122,8 @@ billing_sessions = Table(
     Column("intent_reason", String(64)),
     Column("intent_at", BigInteger),
     Column("closed_at", BigInteger),
+    # Judged beside a relay's own billing; nothing was moved.
+    Column("shadow", Boolean, nullable=False, server_default=false()),
 )
 
 _SESSION = billing_sessions.c
@@ -185,6 +187,8 @@ billing_ledger = Table(
     Column("balance_after", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("note", String(255)),
+    # Of a shadow session: no account was moved, and no sum of an account has it.
+    Column("shadow", Boolean, nullable=False, server_default=false()),
     # One row per session, account and kind: a second guard behind the session's state.
     UniqueConstraint("request_id", "account_type", "account_id", "kind", "step"),
     Index("ix_billing_ledger_account", "account_type", "account_id", "id"),
@@ -281,6 +285,22 @@ billing_strays = Table(
     Column("job", Text, nullable=False),
     # Of the last try.
     Column("at", BigInteger, nullable=False, index=True),
+)
+
+# What would have been refused, for `shadow report`: a refused request has no session.
+billing_shadow_refusals = Table(
+    "billing_shadow_refusals",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("request_id", String(64), nullable=False),
+    Column("user_id", BigInteger, nullable=False),
+    Column("token_id", BigInteger),
+    _amount("quota"),
+    Column("model_name", String(255), nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("funds", BigInteger),
+    Column("created_at", BigInteger, nullable=False, index=True),
 )
 
 # How often a job was handed out again after its worker was lost; a row goes when the job is applied.

@@ -5,7 +5,7 @@ import time
 import structlog
 from celery import shared_task
 
-from relay_billing.flows import deliveries, webhooks
+from relay_billing.flows import deliveries, shadow, webhooks
 from tasks import metrics
 from tasks.base import LedgerTask
 
@@ -23,6 +23,8 @@ def purge(self: LedgerTask) -> None:
     before_ms = int((time.time() - days * DAY_S) * 1000)
     events = self.patiently(self.ledger.run_in_batches, webhooks.purge, before_ms)
     metrics.SWEPT.labels("purged_webhooks").inc(events)
+    refusals = self.patiently(self.ledger.run_in_batches, shadow.purge, before_ms)
+    metrics.SWEPT.labels("purged_refusals").inc(refusals)
     counts = self.patiently(self.ledger.run_in_batches, deliveries.purge)
     metrics.SWEPT.labels("purged_deliveries").inc(counts)
     if removed:

@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.fixtures.doors",
     "tests.fixtures.looked_at",
     "tests.fixtures.relay_redis",
+    "tests.fixtures.shadows",
 ]
 
 

@@ -94,3 +94,5 @@ class LedgerEntry:
     movement: Movement
     balance_after: int
     created_at: int
+    shadow: bool = False
+    """True: nothing was moved; `balance_after` is what the movement would have left (semantics §13)."""

@@ -73,6 +73,7 @@ def decide(sheet: Worksheet, request: PreConsume, preference: str, source: Fundi
         trusted=plan.trusted,
         created_at=sheet.now_ms,
         expires_at=sheet.now_ms + ttl * 1000,
+        shadow=sheet.policy.shadow,
         **taken.remembered,  # type: ignore[arg-type]
     )
     token_leg = token_holds.hold(request.request_id, request.token_id, plan.hold, EntryKind.PRE_CONSUME)

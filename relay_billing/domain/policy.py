@@ -58,6 +58,9 @@ class Policy:
     """Whether each movement of a wallet or token is kept for a new-api relay's caches, until a worker has applied it.
     Then there are no fast paths."""
 
+    shadow: bool = False
+    """Whether new sessions are judged beside a relay's own billing, and nothing is moved (§13)."""
+
     def __post_init__(self) -> None:
         checks.quota("trust_quota", self.trust_quota)
         checks.whole("trust_max_inflight", self.trust_max_inflight, 0, 1_000_000)
@@ -67,6 +70,7 @@ class Policy:
             checks.flag("record_usage", self.record_usage)
         checks.flag("announce", self.announce)
         checks.flag("cache_deltas", self.cache_deltas)
+        checks.flag("shadow", self.shadow)
         checks.whole("publish_timeout", self.publish_timeout, 1, 60)
         checks.whole("intent_grace", self.intent_grace, 0, MAX_SECONDS)
         checks.whole("wallet_low_quota", self.wallet_low_quota, 0, MAX_QUOTA)

@@ -95,6 +95,8 @@ class BillingSession:
     intent_reason: str | None = None
     intent_at: int | None = None
     closed_at: int | None = None
+    shadow: bool = False
+    """Judged beside a relay's own billing: nothing was moved for it, and nothing will be (§13)."""
 
     @property
     def needs_refund(self) -> bool:

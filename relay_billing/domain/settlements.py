@@ -127,7 +127,8 @@ def _done(changes: Changes, job: SettleJob, outcome: Outcome) -> Answer:
     settled = changes.session
     assert settled is not None
     answer = _answer(settled, job, outcome, settled.token_error or "")
-    return replace(answer, token_error=settled.token_error, moved=settled.actual_quota or 0)
+    moved = 0 if settled.shadow else settled.actual_quota or 0
+    return replace(answer, token_error=settled.token_error, moved=moved)
 
 
 def _settled(
@@ -174,7 +175,8 @@ def _refund(
     refunded = _closed(sheet, session, State.REFUNDED, job.reason)
     if session.state is State.EXPIRED:
         return Changes(refunded), _answer(session, job, Outcome.APPLIED)
-    answer = replace(_answer(session, job, Outcome.APPLIED), moved=session.pre_consumed_quota)
+    moved = 0 if session.shadow else session.pre_consumed_quota
+    answer = replace(_answer(session, job, Outcome.APPLIED), moved=moved)
     return Changes(refunded, _hold_back(sheet, session, sources, EntryKind.REFUND)), answer
 
 

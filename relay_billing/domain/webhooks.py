@@ -14,7 +14,7 @@ def events_of(sheet: Worksheet) -> list[Event]:
     if not policy.announce:
         return []
     # Sessions alone: only they take from accounts, and an event names the request.
-    moved = [each.movement for each in sheet.entries if each.movement.session is not None]
+    moved = [each.movement for each in sheet.entries if each.movement.session is not None and not each.shadow]
     last = {(each.account_type, each.account_id): each for each in moved}
     found = []
     for (account_type, account_id), movement in sorted(last.items(), key=lambda item: item[0]):

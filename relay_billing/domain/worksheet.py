@@ -12,6 +12,7 @@ from relay_billing.domain.errors import ColumnOverflow, UpdateDataError
 from relay_billing.domain.limits import ALL_64, Limits, fits
 from relay_billing.domain.plans import Plan
 from relay_billing.domain.policy import Policy
+from relay_billing.domain.refusals import Refusal
 from relay_billing.domain.sessions import BillingSession, State
 
 
@@ -38,17 +39,24 @@ class Worksheet:
     turns: dict[int, SubscriptionTurn] = field(default_factory=dict)
     entries: list[LedgerEntry] = field(default_factory=list)
     dead_letters: list[Letter] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    """Requests that were refused in shadow (semantics §13)."""
 
     @property
     def now(self) -> int:
         """Unix seconds, as account tables count time."""
         return self.now_ms // 1000
 
-    def post(self, changes: Changes) -> None:
+    def post(self, changes: Changes, *, shadow: bool = False) -> None:
         """Make `changes` part of the worksheet; the next item is decided on what they leave.
 
-        Raises ColumnOverflow if an amount does not fit into its column; then the worksheet is as before.
+        Those of a shadow session leave everything as it is: their movements are written, marked, and not made
+        (semantics §13). `shadow` says the same of changes without a session.
+        Raises ColumnOverflow if an amount that is moved does not fit into its column; then the worksheet is as before.
         """
+        if shadow or (changes.session is not None and changes.session.shadow):
+            self._write_down(changes)
+            return
         self._check_columns(changes)
         if changes.turn is not None:
             self._turn(changes.turn)
@@ -60,6 +68,26 @@ class Worksheet:
             self.wallets[changes.usage.user_id] = self.wallets[changes.usage.user_id].counted(changes.usage.quota)
         if changes.session is not None:
             self._write(changes.session)
+
+    def _write_down(self, changes: Changes) -> None:
+        """Keep the session and its own movements. Resets and forfeits explain an account, so they are left out."""
+        for movement in changes.movements:
+            if movement.note is not None or (movement.amount and movement.session is not None):
+                after = self._left(movement) + movement.amount
+                self.entries.append(LedgerEntry(movement, after, self.now_ms, shadow=True))
+        if changes.session is not None:
+            self._write(changes.session)
+
+    def _left(self, movement: Movement) -> int:
+        """The balance of the movement's account as it stands; 0 where it is not there."""
+        of = movement.account_id
+        match movement.account_type:
+            case AccountType.WALLET:
+                return self.wallets[of].quota if of in self.wallets else 0
+            case AccountType.TOKEN:
+                return self.tokens[of].remain_quota if of in self.tokens else 0
+            case AccountType.SUBSCRIPTION:
+                return -self.subscriptions[of].amount_used if of in self.subscriptions else 0
 
     def _write(self, session: BillingSession) -> None:
         known = self.sessions.get(session.request_id)
@@ -142,6 +170,16 @@ class Worksheet:
                 subscription = self.subscriptions[of]
                 self.subscriptions[of] = replace(subscription, amount_used=subscription.amount_used - amount)
                 return amount - subscription.amount_used
+
+    def funds_of(self, user_id: int) -> int | None:
+        """Quota that the user has in all; None: without limit, or there is no such user.
+
+        Of active subscriptions, what is left counts as their rows stand, without a reset.
+        """
+        left = [each.left for each in self.subscriptions_of(user_id)]
+        if user_id not in self.wallets or None in left:
+            return None
+        return self.wallets[user_id].quota + sum(max(each or 0, 0) for each in left)
 
     def subscriptions_of(self, user_id: int) -> Iterable[Subscription]:
         """The user's subscriptions that can be used now, in the order in which they are tried (semantics §3.6)."""

@@ -150,12 +150,12 @@ def write_off(context: Context, letter_id: int, note: str) -> Steps[Resolution]:
     session = sheet.sessions.get(kept.request_id or "")
     if session is not None:
         user_id = session.user_id
-        if settlements.release(sheet, session, WRITTEN_OFF, context.funding):
+        if settlements.release(sheet, session, WRITTEN_OFF, context.funding) and not session.shadow:
             detail += f", the hold of {session.pre_consumed_quota} went back"
     elif user_id is not None:
         yield from loads.load_wallets(sheet, context.dialect.accounts, {user_id})
     row = Movement.write_off(letter_id, kept.deliveries, user_id, note)
-    sheet.post(Changes(movements=(row,)))
+    sheet.post(Changes(movements=(row,)), shadow=context.policy.shadow if session is None else session.shadow)
     yield from write(sheet, context.dialect, more=True)
     yield [dead_letters.resolve(letter_id, WRITTEN_OFF, note, sheet.now_ms)]
     return Resolution(letter_id, True, detail)

@@ -6,6 +6,7 @@ from relay_billing.domain import checks, holds
 from relay_billing.domain.errors import BillingError, UnknownSession
 from relay_billing.domain.fast_hold import assume
 from relay_billing.domain.fast_hold_batch import sendable
+from relay_billing.domain.refusals import Refusal
 from relay_billing.domain.replays import Replay
 from relay_billing.domain.requests import PreConsume
 from relay_billing.domain.sessions import BillingSession
@@ -25,10 +26,10 @@ def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[
     """Take a hold for each request in turn; return a session or an error for each, in order (semantics §3).
 
     The caller has checked the requests; a refused one does not affect the others. The fast path comes first; the
-    general path decides the requests whose guards failed.
+    general path decides the requests whose guards failed. In shadow it decides all, and a refusal is kept (§13).
     """
     answers: dict[int, BillingSession | BillingError] = {}
-    fast = context.dialect.fast
+    fast = None if context.policy.shadow else context.dialect.fast
     if fast is not None and len(requests) == 1:
         guards = assume(context.policy, context.now_ms, requests[0], context.funding)
         if guards is not None:
@@ -54,6 +55,8 @@ def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[
                     sheet.post(changes)
             except BillingError as error:
                 answers[at] = error
+                if context.policy.shadow:
+                    sheet.refusals.append(Refusal.of(request, error, sheet.funds_of(request.user_id)))
                 continue
             answers[at] = sheet.sessions[request.request_id] if known is None else known.copied_as(Replay, {})
         yield from write(sheet, context.dialect)

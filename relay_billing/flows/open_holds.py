@@ -10,7 +10,8 @@ from relay_billing.domain.sessions import State
 from relay_billing.schema import billing_sessions, in_state
 from relay_billing.store.commands import Command
 
-OPEN = in_state(State.PRECONSUMED.value)
+OPEN = in_state(State.PRECONSUMED.value) & billing_sessions.c.shadow.is_(False)
+"""Open sessions that hold something: those of a shadow hold nothing (semantics §13)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,18 +75,21 @@ def _quota(column: ColumnElement[int] | ColumnElement[int | None]) -> ColumnElem
 
 
 def _holds() -> Executable:
-    """Open holds; the condition must match `ix_billing_sessions_open`."""
+    """Open holds; the condition must match `ix_billing_sessions_open`. Shadow sessions hold nothing."""
     s = billing_sessions.c
     oldest = func.min(case((s.parked.is_(False), s.created_at))).label("oldest_at")
     parked = func.count(case((s.parked.is_(True), 1))).label("parked")
     columns = (func.count().label("count"), _quota(s.pre_consumed_quota), oldest, parked)
-    return select(*columns).select_from(billing_sessions).where(in_state(State.PRECONSUMED.value))
+    open_ones = and_(in_state(State.PRECONSUMED.value), s.shadow.is_(False))
+    return select(*columns).select_from(billing_sessions).where(open_ones)
 
 
 def _intents() -> Executable:
     """Waiting intents; the condition must match `ix_billing_sessions_waiting`."""
     s = billing_sessions.c
-    columns = (func.count().label("count"), _quota(s.intent_quota), func.min(s.intent_at).label("oldest_at"))
+    # A shadow session's intent waits as any other does, but has nothing at stake.
+    quota = _quota(case((s.shadow.is_(False), s.intent_quota)))
+    columns = (func.count().label("count"), quota, func.min(s.intent_at).label("oldest_at"))
     waiting = and_(s.intent.is_not(None), open_states())
     return select(*columns).select_from(billing_sessions).where(waiting)
 

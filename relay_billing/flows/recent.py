@@ -13,7 +13,10 @@ RECENT = 20
 
 
 def open_holds(where: ColumnElement[bool], recent: int) -> list[Command]:
-    """Reads the number and quota of open holds, and the newest of them; both use only the index of open sessions."""
+    """Reads the number and quota of open holds, and the newest of them; both use only the index of open sessions.
+
+    Shadow sessions hold nothing, and are left out; so are shadow rows of the ledger below (semantics §13).
+    """
     s = schema.billing_sessions.c
     newest = select(schema.billing_sessions).where(OPEN, where).order_by(s.created_at.desc()).limit(recent)
     return [OpenHolds.total(where), Command(newest)]
@@ -22,5 +25,5 @@ def open_holds(where: ColumnElement[bool], recent: int) -> list[Command]:
 def movements(account_type: AccountType, account_id: int, recent: int) -> Command:
     """Reads an account's newest ledger rows, newest first."""
     c = schema.billing_ledger.c
-    mine = and_(c.account_type == account_type.value, c.account_id == account_id)
+    mine = and_(c.account_type == account_type.value, c.account_id == account_id, c.shadow.is_(False))
     return Command(ENTRIES.where(mine).order_by(c.id.desc()).limit(recent))

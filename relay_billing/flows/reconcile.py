@@ -82,9 +82,10 @@ class _Scope:
     def accounts(self, account_type: AccountType, table: Table) -> list[ColumnElement[bool]]:
         """Conditions on ledger rows: of accounts of this type, whose balances are in `table`."""
         c = billing_ledger.c
-        where = [c.account_type == account_type.value]
+        # Shadow rows moved nothing (semantics §13).
+        where = [c.account_type == account_type.value, c.shadow.is_(False)]
         if self.since_ms is not None:
-            moved = select(c.account_id).where(c.account_type == account_type.value, *self.moved())
+            moved = select(c.account_id).where(*where, *self.moved())
             where.append(c.account_id.in_(moved))
         if self.ids is not None:
             where.append(c.account_id.in_(self.ids))
@@ -146,7 +147,10 @@ def _accounts(scope: _Scope, account_type: AccountType) -> Executable:
 
 
 def _sessions(scope: _Scope, what: str, account_types: tuple[str, ...], *where: ColumnElement[bool]) -> Executable:
-    """The sum of a session's movements must match its state: -actual, -hold, or 0 (semantics §10)."""
+    """The sum of a session's movements must match its state: -actual, -hold, or 0 (semantics §10).
+
+    A shadow session's rows are all shadow, and another's none: rows of the other kind are not among its movements.
+    """
     s, c = billing_sessions.c, billing_ledger.c
     expected = case(
         (s.state.in_([State.SETTLED.value, State.FUNDING_SETTLED.value]), -s.actual_quota),
@@ -154,7 +158,7 @@ def _sessions(scope: _Scope, what: str, account_types: tuple[str, ...], *where: 
         else_=0,
     )
     found = cast(func.coalesce(func.sum(c.amount), 0), BigInteger)
-    legs = and_(c.request_id == s.request_id, c.account_type.in_(account_types), owned())
+    legs = and_(c.request_id == s.request_id, c.shadow == s.shadow, c.account_type.in_(account_types), owned())
     return (
         select(literal(what), s.request_id, expected, found)
         .select_from(billing_sessions.outerjoin(billing_ledger, legs))

@@ -20,7 +20,8 @@ def apply(context: Context, jobs: Sequence[Job]) -> Steps[list[Answer]]:
     """
     checks.batch("jobs", len(jobs))
     answers: dict[int, Answer] = {}
-    fast, policy = context.dialect.fast, context.policy
+    policy = context.policy
+    fast = None if policy.shadow else context.dialect.fast
     sent = [] if fast is None else plain(policy, jobs, context.funding)
     if fast is not None and sent:
         settles = fast.settles(sent, context.now_ms, counted=policy.counts_usage, lowest_wallet=lowest_wallet(policy))

@@ -24,9 +24,10 @@ class Turned:
 def turn(context: Context, after_id: int) -> Steps[Turned]:
     """Begin due periods and end subscriptions whose time is over, in one batch of ids above `after_id`.
 
-    Does nothing where the calendar is somebody else's (semantics §12).
+    Does nothing where the calendar is somebody else's (semantics §12), nor in shadow, where the relay's own turns them
+    (§13).
     """
-    if context.policy.subscription_calendar is Calendar.EXTERNAL:
+    if context.policy.shadow or context.policy.subscription_calendar is Calendar.EXTERNAL:
         return Turned(0, None)
     sheet = context.worksheet()
     yield from load_due_subscriptions(sheet, context.dialect.accounts, after_id, BATCH)

@@ -18,7 +18,7 @@ class Expired:
     """Sessions of the batch, including those that somebody closed meanwhile."""
     holds: int
     quota: int
-    """Quota that they held: given back, or charged if `hold_expiry` is `charge`."""
+    """Quota that they held: given back, or charged if `hold_expiry` is `charge`; shadow sessions hold nothing."""
 
     def __add__(self, other: "Expired") -> "Expired":
         """The sum of two batches."""
@@ -44,6 +44,6 @@ def expire(context: Context) -> Steps[Expired]:
     ids = sorted(row["request_id"] for row in found.rows)
     yield from loads.load_for_jobs(sheet, context.dialect.accounts, ids)
     closed = [each for each in ids if settlements.expire(sheet, each, context.funding)]
-    quota = sum(sheet.sessions[each].pre_consumed_quota for each in closed)
+    quota = sum(sheet.sessions[each].pre_consumed_quota for each in closed if not sheet.sessions[each].shadow)
     yield from write(sheet, context.dialect)
     return Expired(len(ids), len(closed), quota)

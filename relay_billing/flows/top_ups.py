@@ -5,6 +5,7 @@ from sqlalchemy import func, select
 from relay_billing.domain import top_ups
 from relay_billing.domain.entries import EntryKind
 from relay_billing.domain.entry_names import top_up_name
+from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.top_ups import ToppedUp, TopUp
 from relay_billing.flows.context import Context
 from relay_billing.schema import billing_ledger
@@ -26,6 +27,8 @@ def _claim(dialect: Dialect, name: str) -> Load:
 
 def top_up(context: Context, asked: TopUp) -> Steps[ToppedUp]:
     """Credit the wallet; for a known reference, return its first result (semantics §10). Raises as `Ledger.top_up`."""
+    if context.policy.shadow:
+        raise InvalidRequest("shadow", "is on, so nothing is moved: no wallet is topped up (BILLING_SHADOW)")
     name = top_up_name(asked.reference)
     yield from _claim(context.dialect, name)
     c = billing_ledger.c

@@ -63,10 +63,10 @@ class AccountStatements:
     lock_tokens: Select[Any]
     reading: tuple[Select[Any], Select[Any], Select[Any]]
     """The same three, but without locks: for a decision that nothing follows."""
-    lock_users_of: Select[Any]
-    """Of the sessions `ids`, as the next two: saves a round trip that would read the accounts' ids."""
-    lock_subscriptions_of: Select[Any]
-    lock_tokens_of: Select[Any]
+    locking_of: tuple[Select[Any], Select[Any], Select[Any]]
+    """Locks users, subscriptions and tokens of the sessions `ids`: saves a round trip that would read their ids."""
+    reading_of: tuple[Select[Any], Select[Any], Select[Any]]
+    """The same three, but without locks: for what must not stand in a relay's way (semantics §13)."""
     subscriptions: Select[Any]
     """All of them, to be narrowed by columns of `subscription_table`; plans likewise."""
     plans: Select[Any]
@@ -215,14 +215,18 @@ def account_statements(shape: AccountShape = OWN) -> AccountStatements:
         subscriptions.where(*active).order_by(b.id),
         keys.where(among(t.id, "ids")).order_by(t.id),
     )
+    reading_of = (
+        wallets.where(u.id.in_(_of_sessions(_S.user_id))).order_by(u.id),
+        subscriptions.where(b.id.in_(_of_sessions(_S.subscription_id))).order_by(b.id),
+        keys.where(t.id.in_(_of_sessions(_S.token_id))).order_by(t.id),
+    )
     return AccountStatements(
         lock_users=locked(reading[0]),
         lock_active_subscriptions=locked(reading[1]),
         lock_tokens=locked(reading[2]),
         reading=reading,
-        lock_users_of=locked(wallets.where(u.id.in_(_of_sessions(_S.user_id))).order_by(u.id)),
-        lock_subscriptions_of=locked(subscriptions.where(b.id.in_(_of_sessions(_S.subscription_id))).order_by(b.id)),
-        lock_tokens_of=locked(keys.where(t.id.in_(_of_sessions(_S.token_id))).order_by(t.id)),
+        locking_of=(locked(reading_of[0]), locked(reading_of[1]), locked(reading_of[2])),
+        reading_of=reading_of,
         subscriptions=subscriptions,
         plans=plans,
         plans_of_active=plans.where(p.id.in_(select(b.plan_id).where(*active))),

@@ -1,9 +1,9 @@
 """PostgreSQL's fast path for jobs: applies the plain settles and refunds of a batch in one auto-committed statement.
 
-The guards: the session is `preconsumed` (semantics §2), paid by the wallet, and its intent, if it has one, equals the
-job (§9); its user exists (§5: else it parks); its token exists and is the user's, or it has none (§5: else
-`token_error`, §6: else skipped); if low wallets are announced, the wallet is above the threshold before and after all
-jobs of the batch, so that no event is due.
+The guards: the session is `preconsumed` (semantics §2), paid by the wallet, no shadow (§13), and its intent, if it has
+one, equals the job (§9); its user exists (§5: else it parks); its token exists and is the user's, or it has none (§5:
+else `token_error`, §6: else skipped); if low wallets are announced, the wallet is above the threshold before and after
+all jobs of the batch, so that no event is due.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _WRITTEN = """
     ), s AS MATERIALIZED (
         SELECT j.*, b.user_id, b.token_id, b.pre_consumed_quota AS held, b.token_consumed, b.created_at AS held_at,
             b.intent_at AS intended_at, b.state, b.intent, b.intent_quota
-        FROM j JOIN billing_sessions AS b ON b.request_id = j.request_id AND b.source = 'wallet'
+        FROM j JOIN billing_sessions AS b ON b.request_id = j.request_id AND b.source = 'wallet' AND NOT b.shadow
         ORDER BY b.request_id FOR NO KEY UPDATE OF b
     ), u AS MATERIALIZED (
         SELECT s.*, {wallet} AS wallet FROM s JOIN users ON users.id = s.user_id

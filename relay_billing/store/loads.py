@@ -27,7 +27,7 @@ def _load_accounts(
         Command.of_constant(accounts.plans_of_active, ids=ids, now=sheet.now),
     ]
     if sheet.policy.trust_max_inflight:
-        commands.append(Command.of_constant(statements.TRUSTED_OPEN, ids=ids))
+        commands.append(Command.of_constant(statements.TRUSTED_OPEN, ids=ids, shadow=sheet.policy.shadow))
     return commands
 
 
@@ -36,8 +36,10 @@ def load_for_holds(
 ) -> Load:
     """Read the sessions that exist already (replays), and lock the accounts, in one list of commands.
 
-    `lock` False: for a decision that nothing follows; it waits for no lock.
+    `lock` False: for a decision that nothing follows; it waits for no lock. In shadow nothing is locked either: nothing
+    will be moved, and the relay's own updates must not wait for us (semantics §13).
     """
+    lock = lock and not sheet.policy.shadow
     user_ids = {each.user_id for each in requests}
     token_ids = {each.token_id for each in requests if each.token_id is not None}
     read = Command.of_constant(statements.READ_SESSIONS, ids=sorted({each.request_id for each in requests}))
@@ -61,12 +63,25 @@ def load_wallets(sheet: Worksheet, accounts: AccountStatements, user_ids: Collec
 def load_for_jobs(sheet: Worksheet, accounts: AccountStatements, request_ids: Collection[str]) -> Load:
     """Lock sessions, then the accounts that paid for them, in one list: a session's accounts never change."""
     ids = sorted(request_ids)
-    locks = (
-        statements.LOCK_SESSIONS,
-        accounts.lock_users_of,
-        accounts.lock_subscriptions_of,
-        accounts.lock_tokens_of,
-    )
+    if sheet.policy.shadow:
+        yield from _load_beside(sheet, accounts, ids)
+        return
+    locks = (statements.LOCK_SESSIONS, *accounts.locking_of)
     found, *loaded = yield [Command.of_constant(each, ids=ids) for each in locks]
     fill_sessions(sheet, found)
     fill_accounts(sheet, *loaded)
+
+
+def _load_beside(sheet: Worksheet, accounts: AccountStatements, ids: list[str]) -> Load:
+    """Lock sessions, then only the accounts of those that are no shadow; the others' are read (semantics §13).
+
+    Where all are, no statement locks an account: a role that may only read them is enough.
+    """
+    (found,) = yield [Command.of_constant(statements.LOCK_SESSIONS, ids=ids)]
+    fill_sessions(sheet, found)
+    known = [sheet.sessions[each] for each in ids if each in sheet.sessions]
+    # An account of both kinds is filled last as it stands under its lock.
+    for shadow, statements_of in ((True, accounts.reading_of), (False, accounts.locking_of)):
+        some = [each.request_id for each in known if each.shadow is shadow]
+        if some:
+            fill_accounts(sheet, *(yield [Command.of_constant(each, ids=some) for each in statements_of]))

@@ -63,7 +63,9 @@ def _carry_forward(theirs: ColumnElement[bool], now_ms: int) -> Load:
     """Add the removed rows to their accounts' opening rows. In concurrent purges, one insert fails and is retried."""
     c = billing_ledger.c
     total = cast(func.sum(c.amount), BigInteger).label("total")
-    summed = select(c.account_type, c.account_id, total).where(theirs).group_by(c.account_type, c.account_id)
+    # Shadow rows go without a trace: they moved nothing (semantics §13).
+    real = c.shadow.is_(False)
+    summed = select(c.account_type, c.account_id, total).where(theirs, real).group_by(c.account_type, c.account_id)
     (sums,) = yield [Command(summed)]
     totals: dict[Account, int] = {(row["account_type"], row["account_id"]): row["total"] for row in sums.rows}
     accounts = sorted(totals)
@@ -71,7 +73,7 @@ def _carry_forward(theirs: ColumnElement[bool], now_ms: int) -> Load:
         return
     mine = tuple_(c.account_type, c.account_id).in_(accounts)
     opened = select(c.account_type, c.account_id).where(opening(), mine)
-    first = select(func.min(c.id)).where(mine).group_by(c.account_type, c.account_id)
+    first = select(func.min(c.id)).where(mine, real).group_by(c.account_type, c.account_id)
     before = select(c.account_type, c.account_id, (c.balance_after - c.amount).label("opening")).where(c.id.in_(first))
     known, firsts = yield [Command(opened), Command(before)]
     there = {(row["account_type"], row["account_id"]) for row in known.rows}

@@ -8,7 +8,7 @@ from dataclasses import fields
 from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, func, or_, select, update
 
 from relay_billing.domain.sessions import OPEN_STATES, BillingSession, State
-from relay_billing.schema import billing_ledger, billing_sessions, in_state
+from relay_billing.schema import billing_ledger, billing_sessions, billing_shadow_refusals, in_state
 from relay_billing.store.ids import among
 
 Rows = Select[tuple[object, ...]]
@@ -54,15 +54,22 @@ def locked(rows: Rows) -> Rows:
 READ_SESSIONS = select(billing_sessions).where(among(_S.request_id, "ids")).order_by(_S.request_id)
 LOCK_SESSIONS = locked(READ_SESSIONS)
 LOCK_SESSION_KEYS = locked(select(_S.request_id).where(among(_S.request_id, "ids")).order_by(_S.request_id))
+# Of those in shadow, or of the others: neither counts for the other kind.
 TRUSTED_OPEN = (
     select(_S.user_id, func.count().label("open"))
-    .where(among(_S.user_id, "ids"), in_state(State.PRECONSUMED.value), _S.trusted)
+    .where(
+        among(_S.user_id, "ids"),
+        in_state(State.PRECONSUMED.value),
+        _S.trusted,
+        _S.shadow == given("shadow", _S.shadow),
+    )
     .group_by(_S.user_id)
 )
 
 # Writes. Deltas, never balances.
 OPEN_SESSION = billing_sessions.insert()
 ADD_ENTRY = billing_ledger.insert()
+ADD_REFUSAL = billing_shadow_refusals.insert()
 MOVE_SESSION = (
     update(billing_sessions)
     .where(_S.request_id == given("of", _S.request_id), _S.state == given("was", _S.state))

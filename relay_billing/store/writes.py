@@ -1,7 +1,7 @@
 """Writes the changes of a worksheet: one statement per table, with deltas, never balances."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from operator import attrgetter
 
 from relay_billing.domain.account_type import AccountType
@@ -43,10 +43,14 @@ def write(sheet: Worksheet, dialect: Dialect, *, more: bool = False) -> Load:
                 "balance_after": entry.balance_after,
                 "created_at": entry.created_at,
                 "note": entry.movement.note,
+                "shadow": entry.shadow,
             }
             for entry in sheet.entries
         ]
         commands.append(dialect.many(statements.ADD_ENTRY, rows))
+    if sheet.refusals:
+        refused = [{**asdict(each), "created_at": sheet.now_ms} for each in sheet.refusals]
+        commands.append(dialect.many(statements.ADD_REFUSAL, refused))
     if events := events_of(sheet):
         commands.append(webhooks.announced(dialect, events))
     if sheet.policy.cache_deltas:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, select
@@ -64,6 +65,17 @@ LIVES: dict[str, tuple[Step, ...]] = {
     ),
     "top-up": (lambda ledger: ledger.top_up(user_id=1, quota=70, reference="t1"),),
 }
+
+
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize("life", [each for each in LIVES if each != "top-up"])
+def test_a_shadow_moves_nothing_and_so_keeps_no_delta(engine: Engine, clock: Clock, life: str) -> None:
+    shadow = Ledger(engine, replace(POLICY, shadow=True), clock)
+    for step in LIVES[life]:
+        step(shadow)
+    assert (sums(engine), wallet(engine), token(engine)) == ((0, 0), WEALTH, WEALTH)
+    with engine.connect() as connection:
+        assert set(connection.scalars(select(billing_ledger.c.shadow))) == {True}
 
 
 @pytest.mark.parametrize("life", LIVES)

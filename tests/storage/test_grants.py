@@ -9,7 +9,17 @@ import pytest
 from sqlalchemy import ColumnElement, Engine, literal, make_url, select
 from sqlalchemy.exc import DBAPIError
 
-from relay_billing import Ledger, Outcome, Policy, PreConsume, RefundJob, SettleJob, UpdateDataError, migrations
+from relay_billing import (
+    BillingError,
+    Ledger,
+    Outcome,
+    Policy,
+    PreConsume,
+    RefundJob,
+    SettleJob,
+    UpdateDataError,
+    migrations,
+)
 from relay_billing.domain.api_keys import Scope
 from relay_billing.domain.ownership import Accounts
 from relay_billing.flows import (
@@ -22,7 +32,7 @@ from relay_billing.flows import (
     user_balance,
 )
 from relay_billing.flows.dead_letters import Filter
-from relay_billing.schema import billing_sessions, billing_webhooks
+from relay_billing.schema import billing_sessions, billing_shadow_refusals, billing_webhooks
 from relay_billing.store.drivers import engine_of
 from relay_billing.store.statements import MUTABLE
 from tests.fixtures.accounts import START, Clock, given, states, token, used, wallet
@@ -271,6 +281,16 @@ def test_what_a_role_has_no_business_with_is_refused(lived: Roles) -> None:
 
 def _forged() -> list[ColumnElement[object]]:
     return [literal("forged") if each.name == "request_id" else each for each in billing_sessions.c]
+
+
+def test_a_relay_in_shadow_keeps_what_it_refuses(roles: Roles) -> None:
+    accounts(roles.owner)
+    shadow = Ledger(roles.relay, Policy(trust_quota=0, shadow=True))
+    asked = [PreConsume(name, 1, 1, quota) for name, quota in (("held", 9), ("refused", 10 * WEALTH))]
+    held, refused = shadow.pre_consume_many(asked)
+    assert (isinstance(held, BillingError), isinstance(refused, BillingError)) == (False, True)
+    with roles.owner.connect() as connection:
+        assert connection.execute(select(billing_shadow_refusals.c.request_id)).scalars().all() == ["refused"]
 
 
 def test_the_grants_name_every_column_that_a_transition_writes() -> None:

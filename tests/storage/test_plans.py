@@ -1,7 +1,7 @@
 """No hot statement reads a big table from end to end: its cost must not grow with what was closed long ago."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,8 +13,10 @@ from relay_billing import Ledger, Policy, PreConsume, RefundJob, SettleJob
 from relay_billing.domain.dead_letters import Letter
 from relay_billing.flows import dead_letters
 from relay_billing.flows.dead_letters import Filter
+from relay_billing.flows.shadow import judged
 from relay_billing.schema import metadata
 from relay_billing.store import statements
+from relay_billing.store.drivers import streamed
 from relay_billing.store.fast_hold import HOLD, HOLD_ON_WALLET
 from relay_billing.store.fast_hold_batch import HOLDS
 from relay_billing.store.fast_settle import SETTLES
@@ -133,6 +135,18 @@ def _prove_the_last_hour(on: Watched) -> None:
     on.ledger.reconcile(since_ms=(START - 3_600) * 1000)
 
 
+def _judge_in_shadow(on: Watched) -> None:
+    """As a relay and a worker in shadow, and the report of the last hour."""
+    ledger = Ledger(on.engine, replace(on.ledger.policy, shadow=True), on.clock)
+    for number in range(KEPT_AFTER):
+        asked = _asked(f"shadow{number}-", ("wallet_only", "subscription_first")[number % 2])
+        asked.append(PreConsume(f"refused{number}", 1, 1, 10**15))
+        ledger.pre_consume_many(asked)
+        ledger.reserve(asked[0].request_id, 20)
+        ledger.apply([SettleJob(each.request_id, 7) for each in asked[:25]])
+    assert len(list(streamed(on.engine, judged((START - 3_600) * 1000)))) > KEPT_AFTER
+
+
 KEPT_AFTER = 24
 """Calls by which psycopg has prepared a statement, at its fifth, and PostgreSQL, after five more, keeps a plan."""
 FRAGMENTS = ("PLANS",)
@@ -144,6 +158,7 @@ CASES: dict[str, Callable[[Watched], None]] = {
     "takes a fast hold, and refunds": _fast_hold,
     "sweeps and the overview": _sweeps,
     "dead letters": _dead_letters,
+    "a shadow, and its report": _judge_in_shadow,
     "a purge that finds nothing": _purge_nothing,
     "a proof of the last hour": _prove_the_last_hour,
 }
@@ -187,6 +202,7 @@ def test_every_hot_statement_is_among_those_that_were_looked_at(big: Watched) ->
     _hold_and_settle(big)
     _hold_and_settle(big, fast_paths=True)
     _fast_hold(big)
+    _judge_in_shadow(big)
     # A write that counts its rows is a part of the statement that checks the count.
     seen = {plan.statement.removeprefix("WITH moved AS (") for plan in big.plans.seen()}
     hot = {

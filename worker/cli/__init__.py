@@ -14,6 +14,7 @@ from worker.cli import (
     health,
     reconcile,
     sessions,
+    shadow,
     status,
     webhooks,
 )
@@ -32,6 +33,7 @@ app.add_typer(accounts.tokens, name="tokens")
 app.command("top-up", context_settings=NEGATIVE)(accounts.top_up)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("reconcile")(reconcile.reconcile)
+app.add_typer(shadow.app, name="shadow")
 app.command("status")(status.status)
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(api_keys.app, name="api-keys")

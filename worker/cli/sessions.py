@@ -69,8 +69,9 @@ def _list_sessions(
         print(json.dumps([asdict(each) for each in found]))
     elif found:
         Console().print(shown.sessions(found))
-        held = sum(each.pre_consumed_quota for each in found if each.state is State.PRECONSUMED)
-        charged = sum(each.actual_quota or 0 for each in found)
+        real = [each for each in found if not each.shadow]
+        held = sum(each.pre_consumed_quota for each in real if each.state is State.PRECONSUMED)
+        charged = sum(each.actual_quota or 0 for each in real)
         print(f"{len(found)} sessions, {amount(held)} held, {amount(charged)} charged")
     else:
         print("no sessions")
@@ -97,7 +98,8 @@ def _show(request_id: Id, as_json: Json = False) -> None:
 def _print_story(found: Story, why: str) -> None:
     session = found.session
     if session is not None:
-        state = f"{session.state.value}, parked" if session.parked else session.state.value
+        marks = [name for name in ("parked", "shadow") if getattr(session, name)]
+        state = ", ".join([session.state.value, *marks])
         print(f"request {found.request_id}: {state}, paid from {session.source}")
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("when (UTC)", "what", "account"):
@@ -191,7 +193,8 @@ def _close(ledger: Ledger, job: Job, as_json: bool) -> None:
         charged = (
             "" if state.actual_quota is None else f", user {state.user_id} was charged {amount(state.actual_quota)}"
         )
-        print(f"{job.request_id}: {answer.outcome.value}, now {state.state.value}{charged}")
+        moved = ", in shadow: nothing moved" if state.shadow else charged
+        print(f"{job.request_id}: {answer.outcome.value}, now {state.state.value}{moved}")
     else:
         print(f"{job.request_id}: {answer.outcome.value}, nothing moved: {answer.detail}")
     raise typer.Exit(0 if done else 1)

@@ -27,6 +27,8 @@ def sessions(found: Sequence[BillingSession], title: str = "Sessions") -> Table:
     table = table_of(title, ("request", "opened (UTC)", "user", "token", "state", "source"), ("held", "charged"))
     for each in found:
         state = f"{each.state.value}, parked" if each.parked else each.state.value
+        if each.shadow:
+            state += ", shadow"
         if each.intent is not None and each.state is State.PRECONSUMED:
             state += f", to {each.intent.value}"
         held = f"{each.pre_consumed_quota:,}" if each.state is State.PRECONSUMED else ""

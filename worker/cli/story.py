@@ -30,6 +30,11 @@ def sentence(story: Story, hold_expiry: HoldExpiry) -> str:
     session = story.session
     if session is None:
         return _without_session(story)
+    said = _of_session(story, session, hold_expiry)
+    return f"Judged in shadow, so nothing has moved; else: {said}" if session.shadow else said
+
+
+def _of_session(story: Story, session: BillingSession, hold_expiry: HoldExpiry) -> str:
     match session.state:
         case State.SETTLED | State.FUNDING_SETTLED:
             return _charged(story, session)
@@ -106,7 +111,7 @@ def story_values(story: Story, why: str) -> dict[str, Any]:
     return {
         "request_id": story.request_id,
         "why": why,
-        "paid": paid(story),
+        "paid": {} if story.session is not None and story.session.shadow else paid(story),
         "session": None if story.session is None else asdict(story.session),
         "timeline": [asdict(event) for event in events(story)],
         "ledger": [asdict(entry) for entry in story.entries],
