@@ -1,4 +1,4 @@
-"""The tables (SQLAlchemy Core). Account tables carry new-api's own names; all money is 64-bit quota (semantics §1)."""
+"""All tables (SQLAlchemy Core): ours, and those of `account_tables`. All money is 64-bit quota (semantics §1)."""
 
 from sqlalchemy import (
     BigInteger,
@@ -7,7 +7,6 @@ from sqlalchemy import (
     ColumnElement,
     Index,
     Integer,
-    MetaData,
     String,
     Table,
     Text,
@@ -17,73 +16,15 @@ from sqlalchemy import (
     text,
 )
 
+from relay_billing.account_tables import ACCOUNT_TABLES as ACCOUNT_TABLES
+from relay_billing.account_tables import RowId
+from relay_billing.account_tables import amount as _amount
+from relay_billing.account_tables import metadata as metadata
+from relay_billing.account_tables import subscription_plans as subscription_plans
+from relay_billing.account_tables import tokens as tokens
+from relay_billing.account_tables import user_subscriptions as user_subscriptions
+from relay_billing.account_tables import users as users
 from relay_billing.domain.sessions import OPEN_STATES
-
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-metadata = MetaData(naming_convention=NAMING)
-
-# SQLite numbers rows by itself only in an INTEGER column, which is 64-bit there.
-RowId = BigInteger().with_variant(Integer, "sqlite")
-
-
-def _amount(name: str) -> Column[int]:
-    return Column(name, BigInteger, nullable=False, server_default=text("0"))
-
-
-users = Table(
-    "users",
-    metadata,
-    Column("id", RowId, primary_key=True),
-    Column("username", String(64), nullable=False, server_default=""),
-    _amount("quota"),
-    _amount("used_quota"),
-    _amount("request_count"),
-)
-
-tokens = Table(
-    "tokens",
-    metadata,
-    Column("id", RowId, primary_key=True),
-    Column("user_id", BigInteger, nullable=False, index=True),
-    Column("key", String(128), nullable=False, server_default=""),
-    Column("name", String(128), nullable=False, server_default=""),
-    Column("status", Integer, nullable=False, server_default=text("1")),
-    _amount("remain_quota"),
-    _amount("used_quota"),
-    Column("unlimited_quota", Boolean, nullable=False, server_default=false()),
-)
-
-subscription_plans = Table(
-    "subscription_plans",
-    metadata,
-    Column("id", RowId, primary_key=True),
-    Column("title", String(128), nullable=False, server_default=""),
-    Column("quota_reset_period", String(16), nullable=False, server_default="never"),
-    _amount("quota_reset_custom_seconds"),
-)
-
-user_subscriptions = Table(
-    "user_subscriptions",
-    metadata,
-    Column("id", RowId, primary_key=True),
-    Column("user_id", BigInteger, nullable=False, index=True),
-    _amount("plan_id"),
-    _amount("amount_total"),
-    _amount("amount_used"),
-    Column("status", String(32), nullable=False, server_default="active"),
-    _amount("start_time"),
-    _amount("end_time"),
-    _amount("last_reset_time"),
-    _amount("next_reset_time"),
-)
-
-ACCOUNT_TABLES = ("users", "tokens", "subscription_plans", "user_subscriptions")
-"""Tables that may be there already, made by the relay."""
 
 billing_sessions = Table(
     "billing_sessions",
