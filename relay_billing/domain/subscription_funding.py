@@ -149,9 +149,10 @@ def _same_period(subscription: Subscription, session: BillingSession) -> bool:
     """Whether no reset came since the session's hold (semantics §7).
 
     Where the calendar is somebody else's, less use than the hold itself shows a reset too: one that left both
-    boundaries as they were (semantics §12).
+    boundaries as they were (semantics §12). Not so in shadow, whose holds are in no account (§13).
     """
-    if session.period >= fingerprints.TIMES and subscription.amount_used < session.pre_consumed_quota:
+    held_there = session.period >= fingerprints.TIMES and not session.shadow
+    if held_there and subscription.amount_used < session.pre_consumed_quota:
         return False
     return fingerprints.goes_on(
         session.period,

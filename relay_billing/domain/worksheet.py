@@ -52,12 +52,12 @@ class Worksheet:
 
         Those of a shadow session leave everything as it is: their movements are written, marked, and not made
         (semantics §13). `shadow` says the same of changes without a session.
-        Raises ColumnOverflow if an amount that is moved does not fit into its column; then the worksheet is as before.
+        Raises ColumnOverflow if an amount does not fit into its column; then the worksheet is as before.
         """
+        self._check_columns(changes)
         if shadow or (changes.session is not None and changes.session.shadow):
             self._write_down(changes)
             return
-        self._check_columns(changes)
         if changes.turn is not None:
             self._turn(changes.turn)
         for movement in changes.movements:
