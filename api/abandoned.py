@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 from relay_billing.aio import AsyncBillingClient
 from relay_billing.domain.errors import BillingUnavailable
-from relay_billing.domain.replays import Replay
 from relay_billing.domain.sessions import BillingSession
 
 log = logging.getLogger("api")
@@ -19,7 +18,7 @@ more: his settle is charged (`domain.settlements.expire`)."""
 
 async def give_back(client: AsyncBillingClient, sessions: Iterable[BillingSession], took_s: float) -> None:
     """Give back what this call has held: its caller never learns of it. `took_s`: how long the call took."""
-    mine = [each.request_id for each in sessions if each.needs_refund and not isinstance(each, Replay)]
+    mine = [each.request_id for each in sessions if each.needs_refund and not each.replayed]
     if took_s > GIVEN_BACK_WITHIN_S or not mine:
         return
     try:

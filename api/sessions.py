@@ -9,7 +9,6 @@ from api.schemas import HOLD, REFUND, RESERVE, SETTLE, shown
 from relay_billing.aio import AsyncBillingClient
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.jobs import RefundJob, SettleJob
-from relay_billing.domain.replays import Replay
 from relay_billing.domain.requests import HoldFields
 
 REPLAYED = (*JSON, (b"idempotent-replayed", b"true"))
@@ -29,7 +28,7 @@ async def hold(client: AsyncBillingClient, call: Call) -> Answer:
     if dry:
         return answer(200, shown(await client.would_hold(**fields)))
     session = await client.hold(fields)
-    if isinstance(session, Replay):
+    if session.replayed:
         return answer(200, shown(session), REPLAYED)
     if hung_up(call.receive):
         await give_back(client, [session], time.monotonic() - began)

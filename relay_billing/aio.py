@@ -95,7 +95,7 @@ class AsyncBillingClient(Door):
     async def hold(self, fields: HoldFields) -> BillingSession:
         """As `pre_consume`, for a caller that closes sessions by their id.
 
-        Returns a `Replay` where an earlier call with this request id has opened the session (semantics §3.1).
+        The session says itself whether it is `replayed` (semantics §3.1).
         """
         with self._meter.holding() as holding:
             request = PreConsume.checked(fields)

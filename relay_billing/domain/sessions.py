@@ -104,6 +104,18 @@ class BillingSession:
         return self.state is State.PRECONSUMED and (self.pre_consumed_quota > 0 or self.token_consumed > 0)
 
     @property
+    def replayed(self) -> bool:
+        """Of an answer to `pre_consume`: an earlier one with this request id has opened it; nothing moved (§3.1).
+
+        No field: it says something of the answer, not of the session, and two answers with one session are equal.
+        """
+        return bool(self.__dict__.get("_replayed", False))
+
+    def as_replay(self) -> "BillingSession":
+        """The same session, as the answer to a repeated pre-consume."""
+        return self.copied_as(BillingSession, {"_replayed": True})
+
+    @property
     def intended_job(self) -> Job | None:
         """The job that carries out the intent recorded on the row; None: there is none (semantics §9)."""
         if self.intent is None:

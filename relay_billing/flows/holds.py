@@ -7,7 +7,6 @@ from relay_billing.domain.errors import BillingError, UnknownSession
 from relay_billing.domain.fast_hold import assume
 from relay_billing.domain.fast_hold_batch import sendable
 from relay_billing.domain.refusals import Refusal
-from relay_billing.domain.replays import Replay
 from relay_billing.domain.requests import PreConsume
 from relay_billing.domain.sessions import BillingSession
 from relay_billing.flows.context import Context
@@ -58,7 +57,7 @@ def pre_consume(context: Context, requests: Sequence[PreConsume]) -> Steps[list[
                 if context.policy.shadow:
                     sheet.refusals.append(Refusal.of(request, error, sheet.funds_of(request.user_id)))
                 continue
-            answers[at] = sheet.sessions[request.request_id] if known is None else known.copied_as(Replay, {})
+            answers[at] = sheet.sessions[request.request_id] if known is None else known.as_replay()
         yield from write(sheet, context.dialect)
     return [answers[at] for at in range(len(requests))]
 

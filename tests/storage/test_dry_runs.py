@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import Engine, text
 
 from relay_billing import AsyncBillingClient, BillingClient, BillingError, BillingSession, Policy
-from relay_billing.domain.replays import Replay
 from tests.fixtures.accounts import given, states, token, wallet
 
 WEALTH = 1_000
@@ -82,7 +81,7 @@ def test_of_many_calls_with_one_id_all_but_one_are_known_as_replays(
         assert (await relay.would_hold(**fields)).request_id == "r1"
         await relay.close()
         assert all(each == held[0] and hash(each) == hash(held[0]) for each in held)
-        return [isinstance(each, Replay) for each in held]
+        return [each.replayed for each in held]
 
     found = asyncio.run(both())
     assert found.count(False) == 1

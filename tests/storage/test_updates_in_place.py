@@ -9,7 +9,7 @@ from sqlalchemy.pool import NullPool
 from relay_billing import Ledger, Policy, PreConsume, SettleJob, migrations
 from relay_billing.schema import billing_sessions, tokens, user_subscriptions, users
 from relay_billing.store.drivers import engine_of
-from tests.fixtures.databases import empty
+from tests.fixtures.tables import Tables
 
 USERS, ROUNDS = 2_000, 6
 BATCH = 500
@@ -20,9 +20,10 @@ CHANGED = """SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables
 
 
 @pytest.fixture
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def engine(postgresql_url: str, postgresql_tables: Tables) -> Iterator[Engine]:
     """Accounts in tables as the migrations make them."""
-    engine = engine_of(empty("postgresql", request))
+    postgresql_tables.drop()
+    engine = engine_of(postgresql_url)
     with engine.begin() as connection:
         migrations.upgrade(connection)
         for table in ("users", "tokens", "user_subscriptions", "billing_sessions"):
