@@ -9,7 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from api import accounts, batches, sessions
+from api import accounts, batches, ends, sessions
 from api.call import Receive
 from api.draining import Draining
 from api.gate import Gate, Send
@@ -38,8 +38,8 @@ def routes(client: AsyncBillingClient, probes: Probes) -> list[Route]:
         Route("/v1/sessions", "POST", partial(sessions.hold, client), Scope.HOLD),
         Route("/v1/sessions/{request_id}", "GET", partial(sessions.get, client), Scope.READ),
         Route("/v1/sessions/{request_id}/reserve", "POST", partial(sessions.reserve, client), Scope.HOLD),
-        Route("/v1/sessions/{request_id}/settle", "POST", partial(sessions.settle, client), Scope.END),
-        Route("/v1/sessions/{request_id}/refund", "POST", partial(sessions.refund, client), Scope.END),
+        Route("/v1/sessions/{request_id}/settle", "POST", partial(ends.settle, client), Scope.END),
+        Route("/v1/sessions/{request_id}/refund", "POST", partial(ends.refund, client), Scope.END),
         Route("/v1/sessions:batch", "POST", partial(batches.holds, client), Scope.HOLD),
         Route("/v1/ends:batch", "POST", partial(batches.ends, client), Scope.END),
         Route("/v1/users/{user_id}", "GET", partial(accounts.user, client), Scope.READ),

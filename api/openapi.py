@@ -6,10 +6,12 @@ from typing import Any
 
 import msgspec
 
+from api.answered import EndedFields, ProblemFields
 from api.answers import encode
 from api.describing import DESCRIBED, FIELDS
-from api.fields import EndedFields, EndFields, ProblemFields, RefundFields, ReserveFields, SettleFields
-from api.problems import phrase
+from api.end_fields import EndFields
+from api.fields import RefundFields, ReserveFields, SettleFields
+from api.problems import Problem
 from api.routes import Route
 from relay_billing.domain.checks import MAX_BATCH
 from relay_billing.domain.requests import HoldFields
@@ -143,7 +145,7 @@ def _operation(route: Route) -> Schema:
         made["requestBody"] = {"required": said.body != "Refund", "content": content}
     contents = {status: _answer(each) for status, each in said.answers.items()} | dict.fromkeys(said.problems, PROBLEM)
     for status, each in contents.items():
-        made["responses"][str(status)] = {"description": phrase(status), "content": each.shown}
+        made["responses"][str(status)] = {"description": Problem.phrase(status), "content": each.shown}
     if route.scope is not None:
         made["security"] = [{"key": []}]
         made["x-scope"] = route.scope.value

@@ -23,17 +23,17 @@ RETRY_AFTER: Headers = ((b"retry-after", b"1"),)
 CHALLENGE: Headers = ((b"www-authenticate", b"Bearer"),)
 
 
-def phrase(status: int) -> str:
-    """A status in words: those of RFC 9110, which Python has from 3.13 on."""
-    return "Content Too Large" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else HTTPStatus(status).phrase
-
-
 class Problem(Exception):
     """An answer that is no success; `field` names the input that can't be used, unset: none does."""
 
     def __init__(self, status: int, code: str, detail: str, *, field: str | None = None, headers: Headers = ()) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail, self.field, self.headers = status, code, detail, field, headers
+
+    @staticmethod
+    def phrase(status: int) -> str:
+        """A status in words: those of RFC 9110, which Python has from 3.13 on."""
+        return "Content Too Large" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else HTTPStatus(status).phrase
 
     @property
     def skip_retry(self) -> bool:
@@ -46,7 +46,7 @@ def described(error: BillingError | Problem, request_id: str | None) -> dict[str
     status = error.status if isinstance(error, Problem) else error.status_code
     members: dict[str, object] = {
         "type": "about:blank",
-        "title": phrase(status),
+        "title": Problem.phrase(status),
         "status": status,
         "code": error.code,
         "detail": str(error),

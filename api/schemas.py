@@ -8,7 +8,8 @@ from typing import Any, Generic, TypedDict, TypeVar, cast, get_type_hints
 import msgspec
 
 from api.answers import encode
-from api.fields import EndFields, RefundFields, ReserveFields, SettleFields
+from api.end_fields import EndFields
+from api.fields import RefundFields, ReserveFields, SettleFields
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.requests import HoldFields
 from relay_billing.domain.sessions import BillingSession

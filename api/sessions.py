@@ -1,14 +1,13 @@
-"""One session: held, raised, ended, looked at (semantics §3 to §6)."""
+"""One session: held, raised, looked at (semantics §3, §4); `ends` ends it."""
 
 import time
 
 from api.abandoned import give_back
 from api.answers import JSON, Answer, answer
 from api.call import Call, HungUp, hung_up
-from api.schemas import HOLD, REFUND, RESERVE, SETTLE, shown
+from api.schemas import HOLD, RESERVE, shown
 from relay_billing.aio import AsyncBillingClient
 from relay_billing.domain.errors import InvalidRequest
-from relay_billing.domain.jobs import RefundJob, SettleJob
 from relay_billing.domain.requests import HoldFields
 
 REPLAYED = (*JSON, (b"idempotent-replayed", b"true"))
@@ -52,23 +51,6 @@ async def reserve(client: AsyncBillingClient, call: Call) -> Answer:
     call.request_id = request_id = call.path_text("request_id")
     fields = RESERVE.read(await call.body())
     return answer(200, shown(await client.reserve(request_id, fields["target_quota"])))
-
-
-async def settle(client: AsyncBillingClient, call: Call) -> Answer:
-    """`POST /v1/sessions/{request_id}/settle`."""
-    call.request_id = request_id = call.path_text("request_id")
-    fields = SETTLE.read(await call.body())
-    await client.close_session(SettleJob(request_id, fields["actual_quota"], fields.get("reason")))
-    return answer(202, {"request_id": request_id})
-
-
-async def refund(client: AsyncBillingClient, call: Call) -> Answer:
-    """`POST /v1/sessions/{request_id}/refund`."""
-    call.request_id = request_id = call.path_text("request_id")
-    body = await call.body()
-    fields = REFUND.read(body) if body else {}
-    await client.close_session(RefundJob(request_id, fields.get("reason")))
-    return answer(202, {"request_id": request_id})
 
 
 async def get(client: AsyncBillingClient, call: Call) -> Answer:
