@@ -1,6 +1,8 @@
 """Balances change without touching an index (docs/decisions/0007): the server itself counts how often."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, insert, text
@@ -9,7 +11,7 @@ from sqlalchemy.pool import NullPool
 from relay_billing import Ledger, Policy, PreConsume, SettleJob, migrations
 from relay_billing.schema import billing_sessions, tokens, user_subscriptions, users
 from relay_billing.store.drivers import engine_of
-from tests.fixtures.tables import Tables
+from tests.faults.postgres import Postgres
 
 USERS, ROUNDS = 2_000, 6
 BATCH = 500
@@ -20,10 +22,22 @@ CHANGED = """SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables
 
 
 @pytest.fixture
-def engine(postgresql_url: str, postgresql_tables: Tables) -> Iterator[Engine]:
+def server() -> Iterator[Postgres]:
+    """One of its own: while any other transaction on the server is open, old versions of rows stay where they are."""
+    with tempfile.TemporaryDirectory(prefix="billing-in-place-") as folder:
+        # Its server runs as another user.
+        Path(folder).chmod(0o755)
+        made = Postgres(Path(folder))
+        made.create()
+        made.start()
+        yield made
+        made.stop("immediate")
+
+
+@pytest.fixture
+def engine(server: Postgres) -> Iterator[Engine]:
     """Accounts in tables as the migrations make them."""
-    postgresql_tables.drop()
-    engine = engine_of(postgresql_url)
+    engine = engine_of(f"postgresql://postgres@127.0.0.1:{server.port}/postgres")
     with engine.begin() as connection:
         migrations.upgrade(connection)
         for table in ("users", "tokens", "user_subscriptions", "billing_sessions"):
