@@ -94,5 +94,6 @@ def test_a_proof_that_finds_much_logs_the_first_and_counts_the_rest(
         "event": "reconciled",
         "drifts": MAX_DRIFTS_LOGGED + 50,
         "logged": MAX_DRIFTS_LOGGED,
+        "outside": 0,
         "log_level": "info",
     }

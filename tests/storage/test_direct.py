@@ -21,7 +21,7 @@ from tests.fixtures.accounts import START, Clock, given
 POLICY = Policy(trust_quota=500)
 FOREVER = 4_000_000_000
 LOADS = [name for name, each in vars(statements).items() if name.isupper() and isinstance(each, Select)]
-GIVEN = {"ids": ["r1", "r2", "r3", 1, 2], "now": START}
+GIVEN = {"ids": ["r1", "r2", "r3", 1, 2], "now": START, "shadow": False}
 """Parameters of all loads: request ids and users, which are looked for in columns of their own kind."""
 
 MAKERS: dict[str, Callable[[str], Engine]] = {"ours": engine_of, "somebody else's": create_engine}

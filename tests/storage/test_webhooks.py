@@ -3,7 +3,6 @@
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 import pytest
 from sqlalchemy import Engine, func, select
@@ -13,13 +12,14 @@ from relay_billing.domain.dead_letters import Letter
 from relay_billing.domain.sending import MAX_AGE_S, MAX_ATTEMPTS
 from relay_billing.flows import dead_letters, webhooks
 from relay_billing.flows.dead_letters import Filter
-from relay_billing.flows.reconcile import Drift
 from relay_billing.schema import billing_webhooks
 from tests.fixtures.accounts import START, Clock, given
 from tests.fixtures.receiver import PAGE
 
 POLICY = Policy(trust_quota=0, announce=True, wallet_low_quota=500)
 HUGE = 600_000_000
+FINDINGS = [{"what": "wallet", "id": "1", "expected": 500, "found": 499}]
+"""What a reconciliation announces of a drift."""
 
 
 @pytest.fixture
@@ -126,10 +126,9 @@ def test_buried_messages_are_told_once(ledger: Ledger) -> None:
 
 
 def test_drift_is_told_once_for_the_same_findings(ledger: Ledger) -> None:
-    findings = [asdict(Drift("wallet", "1", 500, 499))]
-    ledger.run(webhooks.announce_drift, findings, 1)
-    ledger.run(webhooks.announce_drift, findings, 1)
-    ledger.run(webhooks.announce_drift, findings, 2)
+    ledger.run(webhooks.announce_drift, FINDINGS, 1)
+    ledger.run(webhooks.announce_drift, FINDINGS, 1)
+    ledger.run(webhooks.announce_drift, FINDINGS, 2)
     assert told(ledger) == ["reconcile.drift", "reconcile.drift"]
 
 
@@ -215,7 +214,7 @@ def test_the_documented_payloads_are_those_that_are_written(ledger: Ledger) -> N
     hold(ledger, "r2", 10, user_id=2)
     ledger.apply([SettleJob("r2", HUGE)])
     ledger.apply([SettleJob("r2", 950)])
-    ledger.run(webhooks.announce_drift, [asdict(Drift("wallet", "1", 500, 499))], 1)
+    ledger.run(webhooks.announce_drift, FINDINGS, 1)
     written = {each.event: json.loads(each.body) for each in ledger.read(webhooks.find)}
     assert set(written) == set(documented)
     for name, body in written.items():

@@ -25,7 +25,9 @@ def settings_of(var: Path) -> Settings:
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of the processes: every setting is given, so that no `.env` file changes one."""
     outside = {key: value for key, value in os.environ.items() if not key.startswith("BILLING_")}
-    own = {f"BILLING_{name.upper()}": str(value) for name, value in settings.model_dump(mode="json").items()}
+    # An unset one has no words: what it comes to is given.
+    given = settings.model_dump(mode="json") | {"record_usage": settings.policy.counts_usage}
+    own = {f"BILLING_{name.upper()}": str(value) for name, value in given.items()}
     return outside | own
 
 
