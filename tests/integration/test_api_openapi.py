@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ SEED = 20_261_128
 
 
 @pytest.fixture
-def door(request: pytest.FixtureRequest, tmp_path: Path, spawn: Spawn) -> HttpDoor:
+def door(request: pytest.FixtureRequest, tmp_path: Path, spawn: Spawn) -> Iterator[HttpDoor]:
     """A door on PostgreSQL that has a key, and rich users."""
     url = empty("postgresql", request)
     engine = migrated(url)
@@ -45,7 +46,8 @@ def door(request: pytest.FixtureRequest, tmp_path: Path, spawn: Spawn) -> HttpDo
     )
     door = start(engine, url, tmp_path, spawn)
     door.key = door.make_key("schemathesis")
-    return door
+    yield door
+    engine.dispose()
 
 
 def test_the_description_is_valid(door: HttpDoor) -> None:
