@@ -24,7 +24,7 @@ class Metrics:
 
     def answered(self, route: str, method: str, status: int, code: str | None, seconds: float) -> None:
         """Count one answer. `code`: of a problem; None: it is none."""
-        self._requests.note((route, method, str(status)), seconds)
+        self._requests.count((route, method, str(status)), seconds)
         if code is not None:
             self._refusals.labels(code).inc()
 

@@ -45,7 +45,7 @@ class _CountedHolding(Holding):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         code = ANSWER if error is None else error.code if isinstance(error, BillingError) else INTERRUPTED
-        self._timings.note((code,), time.perf_counter() - self._began)
+        self._timings.count((code,), time.perf_counter() - self._began)
         session = self.session
         if session is None or session.shadow:
             return

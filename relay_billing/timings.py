@@ -1,4 +1,4 @@
-"""Durations and how often each, added up when they are read: to note one takes an append.
+"""Durations and how often each, added up when they are read: to count one takes an append.
 
 The locks of prometheus-client's own histogram and counter took a tenth of the HTTP door's time.
 """
@@ -18,7 +18,7 @@ BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 """Seconds: from a hold in one round trip to one that is retried until its call's time-out."""
 _BOUNDS = (*map(str, BUCKETS_S), "+Inf")
 _ADDED_UP_AT = 1_000
-"""Durations noted after which they are added up, read or not: half a millisecond of work."""
+"""Durations after which they are added up, read or not: half a millisecond of work."""
 
 
 class Named(NamedTuple):
@@ -36,7 +36,7 @@ class _Sum:
 
 
 class Timings:
-    """A histogram of durations and a counter of the same events, which has more labels. Any thread may note."""
+    """A histogram of durations and a counter of the same events, which has more labels. Any thread may count."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Timings:
         timed_by: int,
         known: Sequence[tuple[str, ...]] = (),
     ) -> None:
-        """`labels` are the counter's; the histogram has the first `timed_by` of them. `known`: values that are told
-        before they are noted, as 0. Raises ValueError where the registry has one of the metrics already.
+        """`labels` are the counter's; the histogram has the first `timed_by` of them. `known`: values that are shown
+        before they are counted, as 0. Raises ValueError where the registry has one of the metrics already.
         """
         self._histogram, self._counter, self._labels, self._timed_by = histogram, counter, labels, timed_by
-        self._noted: deque[tuple[tuple[str, ...], float]] = deque()
+        self._waiting: deque[tuple[tuple[str, ...], float]] = deque()
         self._lock = Lock()
         self._events: Counter[tuple[str, ...]] = Counter(dict.fromkeys(known, 0))
         self._sums: defaultdict[tuple[str, ...], _Sum] = defaultdict(lambda: _Sum(0.0, [0] * len(_BOUNDS)))
@@ -59,16 +59,16 @@ class Timings:
             self._sums[values[:timed_by]]
         registry.register(self)
 
-    def note(self, values: tuple[str, ...], seconds: float) -> None:
+    def count(self, values: tuple[str, ...], seconds: float) -> None:
         """One event, with the values of the counter's labels."""
-        self._noted.append((values, seconds))
-        if len(self._noted) >= _ADDED_UP_AT:
+        self._waiting.append((values, seconds))
+        if len(self._waiting) >= _ADDED_UP_AT:
             self._add_up()
 
     def _add_up(self) -> None:
         with self._lock:
-            for _ in range(len(self._noted)):
-                values, seconds = self._noted.popleft()
+            for _ in range(len(self._waiting)):
+                values, seconds = self._waiting.popleft()
                 self._events[values] += 1
                 total = self._sums[values[: self._timed_by]]
                 total.seconds += seconds
@@ -80,7 +80,7 @@ class Timings:
         yield CounterMetricFamily(*self._counter, labels=self._labels)
 
     def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
-        """Everything noted until now (prometheus-client's `Collector`)."""
+        """Everything counted until now (prometheus-client's `Collector`)."""
         self._add_up()
         timed, counted = self.describe()
         assert isinstance(timed, HistogramMetricFamily)
