@@ -138,6 +138,19 @@ def test_a_worker_comes_back_whose_queue_was_deleted_and_made_again_before_it_kn
 
 
 @on("rabbitmq")
+def test_a_message_that_rabbitmq_gave_to_a_lost_consumer_is_applied_when_the_worker_has_been_silent(
+    site: Site, worker: Process, client: BillingClient, publisher: Publisher
+) -> None:
+    applied_in_time(site, client, publisher, "before", FOUND_S)
+    delete_queue(site.broker, declare=True)
+    hold(client, "after")
+    assert publisher.post([SettleJob("after", 60)]).wait(5)
+    until(lambda: states(site.engine)["after"] == "settled", SILENCE_S, "after applied")
+    assert worker.output.count("reason=silent") == 1
+    whole(site, worker, 2)
+
+
+@on("rabbitmq")
 def test_a_worker_comes_back_whenever_its_queue_is_deleted_around_a_reconnect(
     site: Site, proxy: Proxy, worker: Process, client: BillingClient, publisher: Publisher
 ) -> None:
