@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psycopg
@@ -44,6 +44,11 @@ class Pair:
         self.servers = (self.primary, self.standby)
         self._joining: threading.Thread | None = None
         self._failed: Exception | None = None
+
+    def url(self, ports: Sequence[int]) -> str:
+        """Both servers in one URL: libpq takes the one that accepts writes."""
+        hosts = "&".join(f"host=127.0.0.1:{port}" for port in ports)
+        return f"postgresql+psycopg://postgres@/postgres?{hosts}&target_session_attrs=read-write&connect_timeout=3"
 
     def start(self) -> None:
         """Make both; returns when they are in step."""

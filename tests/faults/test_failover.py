@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.chaos import Chaos
+from tests.faults.pair import Pair
 from tests.faults.postgres import Postgres
 from tests.faults.site import Site
 
@@ -25,31 +26,36 @@ def chaos(folder: Path) -> Iterator[Chaos]:
         site.stop()
 
 
+def pair(chaos: Chaos) -> Pair:
+    assert isinstance(chaos.site.database, Pair)
+    return chaos.site.database
+
+
 def killed(chaos: Chaos) -> None:
     """SIGKILL: no session is told."""
-    chaos.site.postgres.failover(Postgres.kill)
+    pair(chaos).failover(Postgres.kill)
 
 
 def stopped(chaos: Chaos) -> None:
     """Every session is told that its server goes."""
-    chaos.site.postgres.failover(lambda server: server.stop("immediate"))
+    pair(chaos).failover(lambda server: server.stop("immediate"))
 
 
 def demoted(chaos: Chaos) -> None:
     """Every session is refused writes before it ends."""
-    chaos.site.postgres.demote()
+    pair(chaos).demote()
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", [killed, stopped, demoted])
 def test_what_was_promised_is_there_after_a_failover_and_all_go_on(how: Callable[[Chaos], None], chaos: Chaos) -> None:
     chaos.site.go_on(START_TIMEOUT_S)
-    first = chaos.site.postgres.primary
+    first = pair(chaos).primary
     # There and back: who was rebuilt, or has followed, serves as well as who has always served.
     for _ in range(2):
         how(chaos)
         chaos.site.go_on(BACK_TIMEOUT_S)
-    assert chaos.site.postgres.primary is first
+    assert pair(chaos).primary is first
     chaos.settle()
     verdict = chaos.judged()
     assert verdict.good, "\n".join(verdict.lines)

@@ -14,7 +14,7 @@ from relay_billing import migrations
 from relay_billing.store.drivers import SUPPORTED
 from tests.fixtures.looked_at import LookedAt, seeming
 from tests.fixtures.workers import ROOT
-from worker.doctor import clocks, collation, disk, examination, server
+from worker.doctor import clocks, collation, connections, disk, examination, server
 from worker.doctor.examination import Check, examine
 from worker.doctor.finding import Finding, Status
 from worker.doctor.reading import Reading
@@ -86,9 +86,18 @@ SEEMING = (
     ("postgresql", server.durability, RED, "fsync is off", {"fsync": "off"}),
     ("postgresql", collation.text, YELLOW, "encoding LATIN1", {"server_encoding": "LATIN1"}),
     ("postgresql", collation.text, RED, "the system's collation has changed", {"datcollversion": "True"}),
-    ("mariadb", server.transactions, RED, "sql_mode is not strict", {"sql_mode": ""}),
+    ("postgresql", server.transactions, RED, "the server refuses writes", {"pg_is_in_recovery": "True"}),
+    ("mariadb", server.transactions, YELLOW, "sql_mode is not strict", {"sql_mode": ""}),
+    ("mariadb", server.transactions, YELLOW, "a Galera cluster", {"wsrep_on": "1"}),
+    ("mariadb", server.transactions, RED, "the server refuses writes", {"read_only": "1"}),
     ("mariadb", server.transactions, RED, "binlog_format is", {"log_bin": "1", "binlog_format": "STATEMENT"}),
     ("mariadb", server.durability, YELLOW, "innodb_flush_log", {"innodb_flush_log_at_trx_commit": "2"}),
+    ("postgresql", connections.room, YELLOW, "85 of 100", {"max_connections": "100", "pg_stat_activity": "85"}),
+    ("postgresql", connections.room, RED, "91 of 100", {"max_connections": "100", "pg_stat_activity": "91"}),
+    ("postgresql", connections.rest, YELLOW, "idle_session_timeout is 5", {"idle_session_timeout": "5"}),
+    ("mariadb", connections.room, YELLOW, "85 of 100", {"max_connections": "100", "Threads_connected": "85"}),
+    ("mariadb", connections.room, RED, "91 of 100", {"max_connections": "100", "Threads_connected": "91"}),
+    ("mariadb", connections.rest, YELLOW, "wait_timeout is 5", {"wait_timeout": "5"}),
     ("mariadb", collation.text, YELLOW, "character set latin1", {"character_set_database": "latin1"}),
 )
 
