@@ -45,7 +45,7 @@ chaos: $(STAMP)
 	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --database $(DATABASE) --broker $(BROKER) \
 		--durability $(DURABILITY) --relays $(RELAYS) $(if $(SEED),--seed $(SEED))
 
-# Ours against the naive ways, half an hour: make bench PARTS="price holds http settles tuning growth memory"
+# Ours against the naive ways, half an hour: make bench PARTS="price holds mariadb http settles tuning growth memory"
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(PARTS)
 
