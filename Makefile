@@ -40,7 +40,7 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Breaks everything at random, mends nothing, and proves every balance:
-# make chaos SECONDS=600 BROKER=rabbitmq DURABILITY=broker RELAYS=http SEED=7; DATABASE=mariadb
+# make chaos SECONDS=600 DATABASE=mariadb BROKER=rabbitmq DURABILITY=broker RELAYS=http SEED=7
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --database $(DATABASE) --broker $(BROKER) \
 		--durability $(DURABILITY) --relays $(RELAYS) $(if $(SEED),--seed $(SEED))

@@ -20,9 +20,10 @@ def opened() -> Iterator[MariaDB]:
     """A server with durability on, as it comes, with users and sessions of the past; gone with the run."""
     with tempfile.TemporaryDirectory(prefix="billing-bench-") as folder:
         server = MariaDB(Path(folder))
+        server.create()
         server.start()
         try:
-            fill(server.url([server.port]), SESSIONS)
+            fill(server.url, SESSIONS)
             yield server
         finally:
             server.stop("immediate")
@@ -35,7 +36,7 @@ def name(callers: int, spread: str = "") -> str:
 
 def scenarios(server: MariaDB) -> list[Scenario]:
     """What is compared."""
-    url = server.url([server.port])
+    url = server.url
     found = [
         Scenario(
             name(1),
@@ -52,4 +53,4 @@ def scenarios(server: MariaDB) -> list[Scenario]:
 
 def machine(server: MariaDB) -> dict[str, str]:
     """The server, and how it is set."""
-    return {each: str(server.asked(f"SELECT @@GLOBAL.{each}")) for each in SETTINGS}
+    return {each: str(server.asked(f"SELECT @@GLOBAL.{each} AS found")["found"]) for each in SETTINGS}

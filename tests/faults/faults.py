@@ -16,9 +16,7 @@ from kombu.exceptions import OperationalError
 from api.draining import DRAIN_S, FINISH_S
 from relay_billing import Ledger, Policy
 from relay_billing.domain.choices import Durability
-from tests.faults.mariadb import MariaDB
-from tests.faults.pair import Pair
-from tests.faults.postgres import Postgres
+from tests.faults.pair import Server
 from tests.faults.queue import delete_exchanges, delete_queues, made
 from tests.faults.site import CALL_TIMEOUT_S, Site
 from tests.faults.verdict import read
@@ -70,6 +68,8 @@ class Faults:
             (2, self.kill_broker),
             (2, self.restart_database),
             (2, self.restart_database_immediately),
+            (2, self.failover),
+            (1, self.demote),
             (3, self.cut),
             (2, self.delay),
             (2, self.half_open),
@@ -77,13 +77,7 @@ class Faults:
             (5, self.duplicate),
         ]
         doors = [(5, self.kill_door), (2, self.restart_door)] if self.site.named("door") else []
-        return [*usual, *self._of_this_database, *doors, *((1, fault) for fault in self.forgetting)]
-
-    @property
-    def _of_this_database(self) -> list[tuple[int, Fault]]:
-        if isinstance(self.site.database, Pair):
-            return [(2, self.failover), (1, self.demote)]
-        return [(2, self.refuse_writes)]
+        return [*usual, *doors, *((1, fault) for fault in self.forgetting)]
 
     def make(self, fault: Fault) -> None:
         """Let it happen, and count it."""
@@ -191,26 +185,14 @@ class Faults:
         self.site.database.primary.stop("immediate")
         self.site.database.primary.start()
 
-    @property
-    def _pair(self) -> Pair:
-        assert isinstance(self.site.database, Pair)
-        return self.site.database
-
     def failover(self) -> None:
         """The primary dies, and the standby takes its place."""
-        how = self.chance.choice([Postgres.kill, lambda server: server.stop("immediate")])
-        self._pair.failover(how)
+        deaths: list[Callable[[Server], None]] = [lambda server: server.kill(), lambda server: server.stop("immediate")]
+        self.site.database.failover(self.chance.choice(deaths))
 
     def demote(self) -> None:
         """Primary and standby change places; open sessions are refused writes before they end."""
-        self._pair.demote()
-
-    def refuse_writes(self) -> None:
-        """The server refuses writes in open sessions for a while, and ends none."""
-        server = self.site.database
-        assert isinstance(server, MariaDB)
-        if not server.refuse_writes():
-            self.log("not refused: who was stopped in a transaction kept it from it")
+        self.site.database.demote()
 
     def cut(self) -> None:
         """Every connection through one proxy is closed."""

@@ -1,11 +1,10 @@
-"""A MariaDB of the harness's own, which may be restarted in order, killed, and made to refuse writes."""
+"""A MariaDB of the harness's own, which may be restarted in order, and killed."""
 
 import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pymysql
@@ -17,10 +16,8 @@ from tests.fixtures.waiting import until
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5
-REFUSING_S = 3.0
-"""How long a server that refuses writes does so."""
-LOCK_WAIT_S = 5
-"""How long it waits to begin with it, for transactions that are about to commit."""
+NAME = "billing"
+"""Of the database, and of the user who has it: without the right to write where others may not (`read_only`)."""
 OPTIONS = (
     "--bind-address=127.0.0.1",
     "--skip-name-resolve",
@@ -32,72 +29,66 @@ OPTIONS = (
     "--socket=mariadb.sock",
     "--pid-file=mariadb.pid",
 )
-SETUP = """
-CREATE DATABASE IF NOT EXISTS billing;
-CREATE USER IF NOT EXISTS billing@127.0.0.1;
-GRANT ALL ON billing.* TO billing@127.0.0.1;
+SETUP = f"""
+SET SESSION sql_log_bin = 0;
+CREATE DATABASE IF NOT EXISTS {NAME};
+CREATE USER IF NOT EXISTS {NAME}@127.0.0.1;
+GRANT ALL ON {NAME}.* TO {NAME}@127.0.0.1;
 """
-"""Statements of a line each. The user has no right that lets it write where others may not (`read_only`)."""
+"""A statement a line, at every start, and in no log that a standby reads."""
 
 
 class MariaDB:
-    """One server in a folder, with durability on; the only one of its database."""
+    """One server in a folder, with durability on."""
 
-    def __init__(self, folder: Path, name: str = "mariadb") -> None:
-        """`name`: of the folder of its data."""
-        found = (
-            shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin"),
-            shutil.which("mariadb-install-db"),
-        )
-        if None in found:
-            absent("MariaDB: no mariadbd or mariadb-install-db on the path")
-        self._server, self._install = map(str, found)
+    def __init__(self, folder: Path, name: str = "mariadb", *options: str) -> None:
+        """`name`: of the folder of its data; `options`: of its command line, beside `OPTIONS`."""
+        path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+        server, install = shutil.which("mariadbd", path=path), shutil.which("mariadb-install-db", path=path)
+        if server is None or install is None:
+            absent("MariaDB: no mariadbd or no mariadb-install-db on the path")
+        self._server, self._install = server, install
         self.port = free_port()
         self.data = folder / name
         self.log = folder / f"{name}.log"
         self._setup = folder / f"{name}.sql"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._options: tuple[str, ...] = ()
-
-    @property
-    def primary(self) -> "MariaDB":
-        """Who takes writes."""
-        return self
-
-    @property
-    def servers(self) -> tuple["MariaDB", ...]:
-        """All that there are."""
-        return (self,)
-
-    def url(self, ports: Sequence[int]) -> str:
-        """The address of its database; `ports`: its own, or that of what stands before it."""
-        (port,) = ports
-        return f"mysql+pymysql://billing@127.0.0.1:{port}/billing"
-
-    def create(self, *options: str) -> None:
-        """Make it new and empty; `options` are those of its command line, unset: none of its own."""
         self._options = options
-        self._setup.write_text(SETUP)
-        command = [self._install, "--no-defaults", f"--datadir={self.data}", "--auth-root-authentication-method=normal"]
-        done = subprocess.run(
-            [*command, "--skip-test-db", *self._as_root], capture_output=True, text=True, timeout=90, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{self._install}: {done.returncode} {done.stdout} {done.stderr}")
+        self._configured: dict[str, str] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of its database."""
+        return f"mysql+pymysql://{NAME}@127.0.0.1:{self.port}/{NAME}"
 
     @property
     def _as_root(self) -> tuple[str, ...]:
         """It refuses to run as root, unless it is told to."""
         return ("--user=root",) if os.geteuid() == 0 else ()
 
+    def create(self) -> None:
+        """Make it new and empty; what it had is gone."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        self._configured = {}
+        self._setup.write_text(SETUP)
+        command = [self._install, "--no-defaults", f"--datadir={self.data}", "--skip-test-db", *self._as_root]
+        done = subprocess.run(
+            [*command, "--auth-root-authentication-method=normal"],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{self._install}: {done.returncode} {done.stdout} {done.stderr}")
+
     def start(self) -> None:
-        """Start, and recover if need be; made first where it is not there."""
-        if not self.data.exists():
-            self.create()
+        """Start, and recover if need be."""
+        configured = (f"--{name.replace('_', '-')}={value}" for name, value in self._configured.items())
         own = ("--no-defaults", f"--datadir={self.data}", f"--port={self.port}", f"--init-file={self._setup}")
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                [self._server, *own, *OPTIONS, *self._options, *self._as_root],
+                [self._server, *own, *OPTIONS, *self._options, *configured, *self._as_root],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -117,30 +108,31 @@ class MariaDB:
 
     def stop(self, mode: str = "fast") -> None:
         """`fast` ends all sessions and writes everything out; `immediate` leaves recovery to the next start."""
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGTERM if mode == "fast" else signal.SIGKILL)
-        self._process.wait(STOP_TIMEOUT_S)
-        self._process = None
+        self._end(signal.SIGTERM if mode == "fast" else signal.SIGKILL)
 
-    def refuse_writes(self) -> bool:
-        """Refuse writes for a while, as a primary that is to be replaced does; False: who holds locks prevented it."""
-        try:
-            self.asked(f"SET STATEMENT lock_wait_timeout = {LOCK_WAIT_S} FOR SET GLOBAL read_only = ON")
-        except pymysql.OperationalError:
-            return False
-        time.sleep(REFUSING_S)
-        self.asked("SET GLOBAL read_only = OFF")
-        return True
+    def kill(self) -> None:
+        """SIGKILL: no session is told anything."""
+        self._end(signal.SIGKILL)
 
-    def asked(self, statement: str) -> object:
-        """What its administrator is answered: the first column of the first row; None: there is none."""
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(STOP_TIMEOUT_S)
+            self._process = None
+
+    def configure(self, **options: str) -> None:
+        """Change its options, effective immediately and kept when it starts again."""
+        self._configured |= options
+        for name, value in options.items():
+            self.asked(f"SET GLOBAL {name} = {value}")
+
+    def asked(self, statement: str) -> Mapping[str, object]:
+        """The first row that its administrator is answered, by column; empty: there is none."""
         with (
             pymysql.connect(
                 host="127.0.0.1", port=self.port, user="root", connect_timeout=CONNECT_TIMEOUT_S, autocommit=True
             ) as connection,
-            connection.cursor() as cursor,
+            connection.cursor(pymysql.cursors.DictCursor) as cursor,
         ):
             cursor.execute(statement)
-            row = cursor.fetchone()
-        return None if row is None else row[0]
+            return cursor.fetchone() or {}

@@ -4,6 +4,7 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine, make_url
 
@@ -11,8 +12,9 @@ from relay_billing import migrations
 from relay_billing.domain.choices import Durability
 from relay_billing.store.drivers import engine_of
 from relay_billing.store.waits import Waits
-from tests.faults.databases import DATABASES, Database
+from tests.faults.databases import DATABASES
 from tests.faults.members import Member
+from tests.faults.pair import Pair
 from tests.faults.proxy import Proxy
 from tests.faults.relay import USERS
 from tests.faults.relays import MIXES, Way, over_http
@@ -53,18 +55,17 @@ class Site:
 
     def start(self) -> None:
         """Start everything, servers first."""
-        self.database: Database = DATABASES[self.database_name](self.folder)
+        self.database: Pair[Any] = DATABASES[self.database_name](self.folder)
         self.database.start()
         broker_folder = self.folder / "broker"
         broker_folder.mkdir()
         self.broker: Broker = MAKERS[self.broker_name](broker_folder)
         self.broker.start()
-        self.to_databases = {server: Proxy(server.port) for server in self.database.servers}
+        self.to_databases = {port: Proxy(port) for port in self.database.ports}
         self.to_broker = Proxy(self.broker.port)
         self.door_ports = [free_port() for _ in range(DOORS if set(self.relays) - {Way.IN_PROCESS} else 0)]
         self.to_doors = [Proxy(self.door_ports[0], tuple(self.door_ports[1:]))] if self.door_ports else []
-        own = self.database.url([server.port for server in self.database.servers])
-        self.engine: Engine = engine_of(own, PATIENT, keep=False)
+        self.engine: Engine = engine_of(self.database.url(self.database.ports), PATIENT, keep=False)
         with self.engine.begin() as connection:
             migrations.upgrade(connection)
         ids = range(1, USERS + 1)
@@ -109,7 +110,7 @@ class Site:
     @property
     def links(self) -> tuple[Proxy, ...]:
         """What everybody talks through now: to the primary, to the broker, and to the doors where there are some."""
-        return self.to_databases[self.database.primary], self.to_broker, *self.to_doors
+        return self.to_databases[self.database.port], self.to_broker, *self.to_doors
 
     @property
     def diaries(self) -> list[Path]:
