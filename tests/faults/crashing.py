@@ -72,7 +72,7 @@ USE_CASES: dict[str, Callable[[Engine], object]] = {
 
 
 def _step_at_the_driver(step: Callable[[], None]) -> None:
-    """Step around every statement that a driver is given: not all of them go through SQLAlchemy."""
+    """Step before every statement that a driver is given: not all of them go through SQLAlchemy."""
     for taker, method in ((psycopg.Cursor, "execute"), (pymysql.connections.Connection, "query")):
         setattr(taker, method, _stepping(getattr(taker, method), step))
 
@@ -80,9 +80,7 @@ def _step_at_the_driver(step: Callable[[], None]) -> None:
 def _stepping(carry_out: Callable[..., Any], step: Callable[[], None]) -> Callable[..., Any]:
     def stepping(*given: Any, **options: Any) -> Any:  # noqa: ANN401
         step()
-        answer = carry_out(*given, **options)
-        step()
-        return answer
+        return carry_out(*given, **options)
 
     return stepping
 
@@ -97,10 +95,12 @@ def _child(database_url: str, name: str, point: int, folder: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     event.listen(engine, "commit", step)
+    # Every statement, past SQLAlchemy too: after one is before the next.
     if engine.dialect.name == "sqlite":
-        # Every statement that SQLite is given, past SQLAlchemy too: after one is before the next.
         event.listen(engine, "connect", lambda connection, _: connection.set_trace_callback(step))
     else:
+        # What is said on a new connection is no step of the use case.
+        engine.connect().close()
         _step_at_the_driver(step)
     USE_CASES[name](engine)
     step()
