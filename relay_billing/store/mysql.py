@@ -1,8 +1,6 @@
 """MySQL 8.0 and MariaDB 10.6, and later, through PyMySQL and aiomysql."""
 
-import json
 from functools import lru_cache
-from typing import Any
 from zlib import crc32
 
 from sqlalchemy import (
@@ -10,7 +8,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Insert,
-    String,
     TextClause,
     Update,
     column,
@@ -23,24 +20,17 @@ from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import ExternallyTraversible
-from sqlalchemy.types import TypeEngine
 
-from relay_billing.column_types import BYTES_OF_A_CHARACTER
 from relay_billing.schema import billing_heartbeats
 from relay_billing.store.account_shapes import KEPT, OPTIONAL, listed
 from relay_billing.store.commands import Command, Rows
 from relay_billing.store.dialects import Assigned, Dialect
 from relay_billing.store.mysql_failures import afresh, again
+from relay_billing.store.mysql_locks import BY_KEY, encoded, json_kind
 
 CLAIMS = 64
 """Rows of heartbeats that names are claimed by: two names that share one wait for each other."""
 _NAMED = MySQLDialect_pymysql(paramstyle="named")
-_encoded = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
-
-
-def _kind(of: TypeEngine[Any]) -> str:
-    """A column's type in a JSON_TABLE, where a text that is too long is cut without a word: room for one more."""
-    return f"VARBINARY({BYTES_OF_A_CHARACTER * ((of.length or 0) + 1)})" if isinstance(of, String) else "BIGINT"
 
 
 @lru_cache(maxsize=64)
@@ -66,13 +56,13 @@ def _set_based(statement: Update, names: tuple[str, ...]) -> TextClause:
     assert isinstance(replaced, Update)
     compiled = replaced.compile(dialect=_NAMED)
     assert isinstance(compiled, SQLCompiler)
-    columns = ", ".join(f"`{name}` {_kind(found[name].type)} PATH '$[{at}]'" for at, name in enumerate(names))
+    columns = ", ".join(f"`{name}` {json_kind(found[name].type)} PATH '$[{at}]'" for at, name in enumerate(names))
     of = statement.table.name  # type: ignore[union-attr]
     begun, ours = f"UPDATE {of}, given SET", f"UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS ({columns})) AS given"
     words = str(compiled)
     assert words.startswith(begun), words
     inside = {name: value for name, value in compiled.params.items() if name not in names}
-    return text(f"{ours} STRAIGHT_JOIN {of} SET{words.removeprefix(begun)}").bindparams(**inside)
+    return text(f"{ours} STRAIGHT_JOIN {of} {BY_KEY} SET{words.removeprefix(begun)}").bindparams(**inside)
 
 
 def _many(statement: Insert | Update, rows: Rows) -> Command:
@@ -82,7 +72,7 @@ def _many(statement: Insert | Update, rows: Rows) -> Command:
     if len(rows) == 1:
         return Command(statement, dict(rows[0]), 1, constant=True)
     names = tuple(rows[0])
-    listed_rows = _encoded([[row[name] for name in names] for row in rows])
+    listed_rows = encoded([[row[name] for name in names] for row in rows])
     return Command(_set_based(statement, names), {"rows": listed_rows}, len(rows), constant=True)
 
 

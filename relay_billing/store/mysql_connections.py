@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import aiomysql
 import pymysql
-from pymysql.constants import CR
+from pymysql.constants import CLIENT, CR
 from pymysql.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import PoolResetState
@@ -99,6 +99,14 @@ class _AsyncConnection(_Setup, aiomysql.Connection):
             self.close()
             raise pymysql.err.OperationalError(CR.CR_SERVER_LOST, f"no answer in {seconds:g} s") from error
 
+    async def _request_authentication(self) -> None:
+        # As PyMySQL does: aiomysql would go on without TLS where the server, or somebody in between, says it has none.
+        if self._ssl_context and not self.server_capabilities & CLIENT.SSL:
+            raise pymysql.err.OperationalError(
+                CR.CR_SSL_CONNECTION_ERROR, "SSL is required but the server doesn't support it"
+            )
+        await super()._request_authentication()
+
     async def query(self, sql: str, unbuffered: bool = False) -> int:
         """Overrides aiomysql's method, in which every statement waits."""
         count: int = await self._within(seconds_of_wait(self.allowed_s + GRACE_S), super().query(sql, unbuffered))
@@ -146,7 +154,11 @@ def _connected(waits: Waits, *args: Any, **parameters: Any) -> _Connection:  # n
 async def _aconnected(waits: Waits, *args: Any, **parameters: Any) -> _AsyncConnection:  # noqa: ANN401
     """As `_connected`, for asyncio."""
     connect_s = connect_timeout_s(waits.connect_s, 1)
-    made = _AsyncConnection(*args, **(parameters | {"connect_timeout": connect_s}))
+    given = parameters | {"connect_timeout": connect_s}
+    if given.get("ssl"):
+        # SQLAlchemy gives what the URL says, which PyMySQL makes a context of; aiomysql takes a context alone.
+        given["ssl"] = pymysql.connections.Connection._create_ssl_ctx(None, given["ssl"])
+    made = _AsyncConnection(*args, **given)
     try:
         await made.opened(connect_s)
         made.server = made.get_server_info()

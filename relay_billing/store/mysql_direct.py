@@ -1,9 +1,11 @@
 """Runs constant statements on PyMySQL and aiomysql directly: SQLAlchemy takes as long as the server does."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Executable, Select
+from sqlalchemy import Connection, Select
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 
 from relay_billing.store.commands import Command, Reply
@@ -18,13 +20,17 @@ _COMPILER_DIALECT = MySQLDialect_pymysql(paramstyle="pyformat")
 
 
 @lru_cache(maxsize=CACHED)
-def _ordered(statement: Executable) -> Executable:
-    return in_order(statement) if isinstance(statement, Select) else statement
+def _ordered(statement: Select[Any], *, one: bool) -> Select[Any]:
+    return in_order(statement, one=one)
 
 
 def _sent_of(command: Command) -> Sent:
-    ordered = Command(_ordered(command.statement), command.parameters, command.touches, command.constant)
-    return sent_of(ordered, _COMPILER_DIALECT)
+    if isinstance(command.statement, Select):
+        assert isinstance(command.parameters, Mapping)
+        ids = command.parameters.get("ids")
+        ordered = _ordered(command.statement, one=isinstance(ids, list) and len(ids) < 2)
+        command = replace(command, statement=ordered)
+    return sent_of(command, _COMPILER_DIALECT)
 
 
 def carried_out(connection: Connection, command: Command) -> Reply:

@@ -21,7 +21,7 @@ NO_ROOM = (1021, 1041, 1114, 1135)
 # Retried on a new connection: this one, and those opened before, lead to a server that no longer serves us.
 LOST = (2000, 2002, 2003, 2005, 2006, 2012, 2013, 2014, 2027, 2045, 2055, 4031)
 """The driver's own: no connection could be made, or it is lost."""
-REFUSED_AT_CONNECT = (1042, 1043, 1045, 1049, 1129, 1130)
+REFUSED_AT_CONNECT = (1042, 1043, 1045, 1049, 1129, 1130, 2026)
 """The server speaks, but lets nobody in: it may be starting, restored or moved; PostgreSQL's are retried too."""
 SHUTDOWN = 1053
 """The server is shutting down."""

@@ -52,9 +52,9 @@ class Black:
     """Through the proxy, with small waits."""
 
 
-@pytest.fixture
+@pytest.fixture(params=["postgresql", "mariadb"])
 def black(request: pytest.FixtureRequest) -> Iterator[Black]:
-    direct = empty("postgresql", request)
+    direct = empty(request.param, request)
     engine = engine_of(direct)
     with engine.begin() as connection:
         migrations.upgrade(connection)
