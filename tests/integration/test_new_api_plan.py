@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import redis
 from sqlalchemy import Engine, create_engine, func, inspect, select
-from sqlalchemy.pool import NullPool
 
 from relay_billing import Ledger, Policy
 from relay_billing.domain.account_type import AccountType
@@ -123,6 +122,16 @@ class Plan:
         if not self.ledger(adopted=False):
             self.before_switch = Counter(self.diary.moved)
         self.relay.start()
+        self.bills_as_set()
+
+    def bills_as_set(self) -> None:
+        """Channels that are named are billed through us, the others by the relay, with a shadow where one is set."""
+        settings = self.relay.settings
+        billed, judged = len(self.diary.ended), len(self.sessions(shadow=True))
+        self.serve()
+        assert (len(self.diary.ended) > billed) is bool(settings["RELAY_CHANNELS"])
+        beside = bool(settings["RELAY_SHADOW_DOOR"]) and settings["RELAY_CHANNELS"] != "*"
+        assert (len(self.sessions(shadow=True)) > judged) is beside
 
     def serve(self, requests: int = 15) -> None:
         """Let some requests come."""
@@ -217,7 +226,7 @@ def tables(engine: Engine) -> set[str]:
 @pytest.fixture(params=["postgresql"])
 def plan(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Plan]:
     url = empty(request.param, request)
-    engine = create_engine(url, poolclass=NullPool)
+    engine = create_engine(url, pool_size=8)
     people(engine)
     server = redis_server(tmp_path)
     server.start()
@@ -268,15 +277,13 @@ def migrated(plan: Plan, said: str) -> None:
 
 
 def started(plan: Plan, said: str) -> None:
-    assert '"status":"ok"' in said or "ok" in said
+    assert "ready" in said
     assert plan.sessions(shadow=False) == plan.sessions(shadow=True) == {}
 
 
 def shadowed(plan: Plan, said: str) -> None:
     assert said == ""
-    plan.serve()
     with plan.relay.stopped():
-        assert len(plan.sessions(shadow=True)) >= 15
         assert plan.sessions(shadow=False) == {}
         plan.adds_up()
 
@@ -284,42 +291,37 @@ def shadowed(plan: Plan, said: str) -> None:
 def reported(plan: Plan, said: str) -> None:
     counts = {verdict: re.search(rf"^ *{verdict.words} +([\d,]+) ", said, re.MULTILINE) for verdict in Verdict}
     requests = {verdict: int(found[1].replace(",", "")) for verdict, found in counts.items() if found is not None}
-    assert requests.pop(Verdict.AGREED) >= 15
+    assert requests.pop(Verdict.AGREED) >= 10
     # What is in hand while it is asked has not ended on both sides.
     assert {verdict for verdict, count in requests.items() if count} <= {Verdict.OPEN}, said
     assert (plan.folder / "shadow.png").read_bytes().startswith(b"\x89PNG")
-    assert plan.sessions(shadow=False) == {}
 
 
 def switched(plan: Plan, said: str) -> None:
     assert "settled" in said
-    plan.serve()
-    assert len(plan.diary.ended) > len(KEYS)
+    assert plan.diary.ended.keys() <= plan.sessions(shadow=False).keys()
 
 
 def reconciled(plan: Plan, said: str) -> None:
-    assert "outside wallet 1: " in said
-    assert "adopted: " in said
+    assert said.count("no drift") == 3
     plan.proven()
 
 
 def rehearsed(plan: Plan, said: str) -> None:
+    assert said == ""
     plan.proven()
 
 
 def all_switched(plan: Plan, said: str) -> None:
-    shadows = plan.sessions(shadow=True)
-    plan.serve()
-    assert plan.sessions(shadow=True).keys() == shadows.keys()
+    assert "no drift" in said
     plan.proven()
     plan.relay.die_with_a_hold()
 
 
 def back(plan: Plan, said: str) -> None:
-    billed = len(plan.diary.ended)
-    plan.serve()
-    assert len(plan.diary.ended) == billed
+    assert "no drift" in said
     plan.proven()
+    # Each of its writers has been at work beside us.
     assert set(plan.diary.written) == set(WRITERS)
 
 
@@ -359,7 +361,7 @@ def test_the_plan_runs_to_its_end_beside_a_relay_that_goes_on_writing(plan: Plan
             printed = plan.type(step.commands)
             if "relay.env" in step.commands:
                 plan.restart_relay()
-            print(f"{time.monotonic():.1f} $ {step.commands}{printed}")
+            print(f"$ {step.commands}{printed}")
             said += printed
             if plan.exact:
                 lines = {bare(line) for line in plan.as_shown(printed).splitlines()}

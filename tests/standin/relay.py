@@ -43,7 +43,7 @@ class Relay:
         self.problems: list[Exception] = []
         self._engine, self._billing, self._keys, self._file, self._flush_s = engine, billing, keys, file, flush_s
         self._people = People(billing, keys, thinks_s=flush_s / 2)
-        self._settings: dict[str, str] = {}
+        self.settings: dict[str, str] = {}
         self._numbers, self._log_ids = count(1), count(1)
         self._dice = random.Random(7)
         self._stop = threading.Event()
@@ -53,7 +53,7 @@ class Relay:
         """Read the settings and begin."""
         before = self._billed
         lines = self._file.read_text().splitlines() if self._file.exists() else []
-        self._settings = dict(line.split("=", 1) for line in lines if line)
+        self.settings = dict(line.split("=", 1) for line in lines if line)
         for channel in sorted(self._billed - before):
             for key in self._keys:
                 self._serve(key, channel)
@@ -91,11 +91,11 @@ class Relay:
 
     @property
     def _billed(self) -> set[int]:
-        named = self._settings.get("RELAY_CHANNELS", "")
+        named = self.settings.get("RELAY_CHANNELS", "")
         return set(CHANNELS) if named == "*" else {int(each) for each in named.split(",") if each}
 
     def _door(self) -> Door:
-        return Door(self._settings["RELAY_DOOR"], self._settings["RELAY_KEY"])
+        return Door(self.settings["RELAY_DOOR"], self.settings["RELAY_KEY"])
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -147,8 +147,8 @@ class Relay:
 
     def _bill_itself(self, request_id: str, key: Key, quota: int, actual: int | None) -> bool:
         """With a shadow beside it where one is set: asked before its own hold, and at its own end."""
-        url = self._settings.get("RELAY_SHADOW_DOOR")
-        shadow = Door(url, self._settings["RELAY_KEY"]) if url else None
+        url = self.settings.get("RELAY_SHADOW_DOOR")
+        shadow = Door(url, self.settings["RELAY_KEY"]) if url else None
         judged = shadow is not None and shadow.hold(**self._fields(request_id, key, quota))
         if not self._billing.hold(key, quota):
             if shadow is not None and judged:
