@@ -47,7 +47,7 @@ FLUSH_S = 0.4
 """new-api has 5 s; here the plan must end within a minute."""
 QUICK = {"BILLING_METRICS_PORT": "0", "BILLING_HOLD_TTL": "4", "BILLING_SWEEP_INTERVAL": "2"}
 """Settings that the page leaves as they are: tests run many workers on one host, and don't wait for an hour."""
-TYPED_S, SETTLED_S = 60.0, 30.0
+TYPED_S, SETTLED_S = 60.0, 60.0
 POLICY = Policy(accounts=Accounts.NEW_API)
 
 
@@ -298,7 +298,7 @@ def reported(plan: Plan, said: str) -> None:
 
 
 def switched(plan: Plan, said: str) -> None:
-    assert "settled" in said
+    assert "sessions, " in said
     assert plan.diary.ended.keys() <= plan.sessions(shadow=False).keys()
 
 
@@ -351,7 +351,7 @@ AFTER: dict[str, Callable[[Plan, str], None]] = {
 """What has to be so when the last command of a step was typed."""
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_the_plan_runs_to_its_end_beside_a_relay_that_goes_on_writing(plan: Plan) -> None:
     numbers = list(dict.fromkeys(step.section.partition(".")[0] for step in STEPS))
     assert numbers == list(AFTER)
