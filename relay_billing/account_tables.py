@@ -1,6 +1,8 @@
 """The account tables, with new-api's own names, and what all tables share; all money is 64-bit quota (semantics §1)."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, String, Table, false, text
+from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, false, text
+
+from relay_billing.column_types import words
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_name)s",
@@ -23,7 +25,7 @@ users = Table(
     "users",
     metadata,
     Column("id", RowId, primary_key=True),
-    Column("username", String(64), nullable=False, server_default=""),
+    Column("username", words(64), nullable=False, server_default=""),
     amount("quota"),
     amount("used_quota"),
     amount("request_count"),
@@ -34,8 +36,8 @@ tokens = Table(
     metadata,
     Column("id", RowId, primary_key=True),
     Column("user_id", BigInteger, nullable=False, index=True),
-    Column("key", String(128), nullable=False, server_default=""),
-    Column("name", String(128), nullable=False, server_default=""),
+    Column("key", words(128), nullable=False, server_default=""),
+    Column("name", words(128), nullable=False, server_default=""),
     Column("status", Integer, nullable=False, server_default=text("1")),
     amount("remain_quota"),
     amount("used_quota"),
@@ -46,8 +48,8 @@ subscription_plans = Table(
     "subscription_plans",
     metadata,
     Column("id", RowId, primary_key=True),
-    Column("title", String(128), nullable=False, server_default=""),
-    Column("quota_reset_period", String(16), nullable=False, server_default="never"),
+    Column("title", words(128), nullable=False, server_default=""),
+    Column("quota_reset_period", words(16), nullable=False, server_default="never"),
     amount("quota_reset_custom_seconds"),
 )
 
@@ -59,7 +61,7 @@ user_subscriptions = Table(
     amount("plan_id"),
     amount("amount_total"),
     amount("amount_used"),
-    Column("status", String(32), nullable=False, server_default="active"),
+    Column("status", words(32), nullable=False, server_default="active"),
     amount("start_time"),
     amount("end_time"),
     amount("last_reset_time"),

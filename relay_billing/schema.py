@@ -9,7 +9,6 @@ from sqlalchemy import (
     Integer,
     String,
     Table,
-    Text,
     UniqueConstraint,
     false,
     literal_column,
@@ -24,20 +23,22 @@ from relay_billing.account_tables import subscription_plans as subscription_plan
 from relay_billing.account_tables import tokens as tokens
 from relay_billing.account_tables import user_subscriptions as user_subscriptions
 from relay_billing.account_tables import users as users
-from relay_billing.domain.sessions import OPEN_STATES
+from relay_billing.column_types import exact, long_words, words
+from relay_billing.domain.sessions import OPEN_STATES, State
+from relay_billing.partial_indexes import FoundBy, partial_index
 
 billing_sessions = Table(
     "billing_sessions",
     metadata,
-    Column("request_id", String(64), primary_key=True),
+    Column("request_id", exact(64), primary_key=True),
     Column("user_id", BigInteger, nullable=False),
     Column("token_id", BigInteger),
     Column("quota", BigInteger, nullable=False),
-    Column("model_name", String(255), nullable=False),
-    Column("preference", String(32), nullable=False),
+    Column("model_name", words(255), nullable=False),
+    Column("preference", exact(32), nullable=False),
     Column("playground", Boolean, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("source", String(32), nullable=False),
+    Column("state", exact(16), nullable=False),
+    Column("source", exact(32), nullable=False),
     Column("pre_consumed_quota", BigInteger, nullable=False),
     Column("token_consumed", BigInteger, nullable=False),
     Column("trusted", Boolean, nullable=False),
@@ -46,7 +47,7 @@ billing_sessions = Table(
     Column("user_quota", BigInteger),
     Column("subscription_id", BigInteger),
     Column("subscription_plan_id", BigInteger),
-    Column("subscription_plan_title", String(128)),
+    Column("subscription_plan_title", words(128)),
     _amount("subscription_amount_total"),
     _amount("subscription_amount_used_after_pre_consume"),
     _amount("subscription_pre_consumed"),
@@ -54,13 +55,13 @@ billing_sessions = Table(
     _amount("period"),
     Column("reserves", Integer, nullable=False, server_default=text("0")),
     Column("actual_quota", BigInteger),
-    Column("reason", String(64)),
-    Column("token_error", String(255)),
+    Column("reason", words(64)),
+    Column("token_error", words(255)),
     Column("parked", Boolean, nullable=False, server_default=false()),
-    Column("parked_reason", String(64)),
-    Column("intent", String(8)),
+    Column("parked_reason", exact(64)),
+    Column("intent", exact(8)),
     Column("intent_quota", BigInteger),
-    Column("intent_reason", String(64)),
+    Column("intent_reason", words(64)),
     Column("intent_at", BigInteger),
     Column("closed_at", BigInteger),
     # Judged beside a relay's own billing; nothing was moved.
@@ -75,7 +76,8 @@ def in_state(state: str) -> ColumnElement[bool]:
 
     As a parameter it would be unknown to a plan that is kept, and a partial index of no use.
     """
-    return _SESSION.state == literal_column(f"'{state}'", String)
+    written = _SESSION.state == literal_column(f"'{state}'", String)
+    return FoundBy(written, "billing_sessions.open_expires_at IS NOT NULL") if state == State.PRECONSUMED else written
 
 
 def open_states() -> ColumnElement[bool]:
@@ -83,51 +85,40 @@ def open_states() -> ColumnElement[bool]:
     return _SESSION.state.in_([literal_column(f"'{state.value}'", String) for state in OPEN_STATES])
 
 
-_OPEN = in_state("preconsumed")
-_WAITING = billing_sessions.c.intent.is_not(None) & open_states()
-
 # Partial: only what is open is indexed, so "open sessions by age" stays cheap however many closed ones there are.
-Index(
-    "ix_billing_sessions_open",
-    billing_sessions.c.expires_at,
-    postgresql_where=_OPEN,
-    sqlite_where=_OPEN,
-)
+_OPEN = f"state = '{State.PRECONSUMED.value}'"
+_WAITING = "intent IS NOT NULL AND state IN ({})".format(", ".join(f"'{state.value}'" for state in OPEN_STATES))
+partial_index("ix_billing_sessions_open", _SESSION.expires_at, _OPEN, "open_expires_at")
+partial_index("ix_billing_sessions_waiting", _SESSION.intent_at, _WAITING, "waiting_intent_at")
+partial_index("ix_billing_sessions_trusted", _SESSION.user_id, f"{_OPEN} AND trusted", "trusted_user_id")
 # For retention, and for proofs of what has moved since a time. Rows come in the order of their age, so a BRIN of a few
 # pages does; it holds both times apart, so that either is looked up in it.
-Index(
-    "ix_billing_sessions_times",
-    billing_sessions.c.created_at,
-    billing_sessions.c.closed_at,
-    postgresql_using="brin",
+Index("ix_billing_sessions_times", _SESSION.created_at, _SESSION.closed_at, postgresql_using="brin")
+
+EXPIRES_AT: ColumnElement[int] = FoundBy(_SESSION.expires_at, "billing_sessions.open_expires_at")
+"""Of an open session: beside `in_state`, it is looked up in the index of open ones."""
+WAITING: ColumnElement[bool] = FoundBy(
+    _SESSION.intent.is_not(None) & open_states(), "billing_sessions.waiting_intent_at IS NOT NULL"
 )
-Index(
-    "ix_billing_sessions_waiting",
-    billing_sessions.c.intent_at,
-    postgresql_where=_WAITING,
-    sqlite_where=_WAITING,
-)
-_TRUSTED = _OPEN & billing_sessions.c.trusted
-Index(
-    "ix_billing_sessions_trusted",
-    billing_sessions.c.user_id,
-    postgresql_where=_TRUSTED,
-    sqlite_where=_TRUSTED,
-)
+"""Whether an intent waits to be applied."""
+INTENT_AT: ColumnElement[int] = FoundBy(_SESSION.intent_at, "billing_sessions.waiting_intent_at")
+"""Of a waiting intent: beside `WAITING`, it is looked up in the index of waiting ones."""
+TRUSTED_USER: ColumnElement[int] = FoundBy(_SESSION.user_id, "billing_sessions.trusted_user_id")
+"""Of an open trusted session, likewise."""
 
 billing_ledger = Table(
     "billing_ledger",
     metadata,
     Column("id", RowId, primary_key=True),
-    Column("request_id", String(128), nullable=False),
-    Column("account_type", String(16), nullable=False),
+    Column("request_id", exact(128), nullable=False),
+    Column("account_type", exact(16), nullable=False),
     Column("account_id", BigInteger, nullable=False),
-    Column("kind", String(16), nullable=False),
+    Column("kind", exact(16), nullable=False),
     Column("step", Integer, nullable=False, server_default=text("0")),
     Column("amount", BigInteger, nullable=False),
     Column("balance_after", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    Column("note", String(255)),
+    Column("note", words(255)),
     # Of a shadow session: no account was moved, and no sum of an account has it.
     Column("shadow", Boolean, nullable=False, server_default=false()),
     # One row per session, account and kind: a second guard behind the session's state.
@@ -140,32 +131,31 @@ billing_dead_letters = Table(
     "billing_dead_letters",
     metadata,
     Column("id", RowId, primary_key=True),
-    Column("task", String(64), nullable=False),
-    Column("request_id", String(64), index=True),
+    Column("task", exact(64), nullable=False),
+    Column("request_id", exact(64), index=True),
     Column("user_id", BigInteger),
-    Column("reason", String(64), nullable=False),
-    Column("detail", Text, nullable=False),
-    Column("job", Text, nullable=False),
+    Column("reason", exact(64), nullable=False),
+    Column("detail", long_words(), nullable=False),
+    Column("job", long_words(), nullable=False),
     _amount("quota"),
     # The same job refused again for the same reason is the same letter, met once more.
-    Column("fingerprint", String(64), nullable=False, unique=True),
+    Column("fingerprint", exact(64), nullable=False, unique=True),
     Column("deliveries", Integer, nullable=False, server_default=text("1")),
     Column("created_at", BigInteger, nullable=False),
     Column("last_at", BigInteger, nullable=False),
     # What an operator did about it; null: nothing yet.
-    Column("resolution", String(16)),
+    Column("resolution", exact(16)),
     Column("resolved_at", BigInteger),
-    Column("note", String(255)),
+    Column("note", words(255)),
 )
 
 # What nobody has dealt with yet, found without the rest.
-_UNRESOLVED = billing_dead_letters.c.resolved_at.is_(None)
-Index(
-    "ix_billing_dead_letters_open",
-    billing_dead_letters.c.created_at,
-    postgresql_where=_UNRESOLVED,
-    sqlite_where=_UNRESOLVED,
+_LETTER = billing_dead_letters.c
+partial_index("ix_billing_dead_letters_open", _LETTER.created_at, "resolved_at IS NULL", "open_created_at")
+UNRESOLVED: ColumnElement[bool] = FoundBy(
+    _LETTER.resolved_at.is_(None), "billing_dead_letters.open_created_at IS NOT NULL"
 )
+"""Whether nobody has dealt with a dead letter yet."""
 
 # The last reconciliations of everything, so that every process can say when the last one ended and what it found.
 billing_reconciliations = Table(
@@ -182,26 +172,27 @@ billing_webhooks = Table(
     "billing_webhooks",
     metadata,
     Column("id", RowId, primary_key=True),
-    Column("event_id", String(64), nullable=False, unique=True),
-    Column("event", String(32), nullable=False),
-    Column("body", Text, nullable=False),
+    Column("event_id", exact(64), nullable=False, unique=True),
+    Column("event", exact(32), nullable=False),
+    Column("body", long_words(), nullable=False),
     # pending, delivered, or failed: nobody took it, and it is not tried again.
-    Column("state", String(16), nullable=False),
+    Column("state", exact(16), nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("next_at", BigInteger, nullable=False),
-    Column("last_error", String(255)),
+    Column("last_error", words(255)),
     Column("created_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger),
 )
-_PENDING = billing_webhooks.c.state == "pending"
-Index("ix_billing_webhooks_due", billing_webhooks.c.next_at, postgresql_where=_PENDING, sqlite_where=_PENDING)
+partial_index("ix_billing_webhooks_due", billing_webhooks.c.next_at, "state = 'pending'", "pending_next_at")
+PENDING_AT: ColumnElement[int] = FoundBy(billing_webhooks.c.next_at, "billing_webhooks.pending_next_at")
+"""When a pending event is due: beside its state, it is looked up in the index of pending ones."""
 
 # Movements of wallets and tokens that a relay's caches have not heard of, while `cache_deltas` is on.
 billing_cache_deltas = Table(
     "billing_cache_deltas",
     metadata,
     Column("id", RowId, primary_key=True),
-    Column("account_type", String(16), nullable=False),
+    Column("account_type", exact(16), nullable=False),
     Column("account_id", BigInteger, nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -213,7 +204,7 @@ billing_cache_deltas = Table(
 billing_heartbeats = Table(
     "billing_heartbeats",
     metadata,
-    Column("name", String(32), primary_key=True),
+    Column("name", exact(32), primary_key=True),
     Column("at", BigInteger, nullable=False),
 )
 
@@ -221,9 +212,9 @@ billing_heartbeats = Table(
 billing_strays = Table(
     "billing_strays",
     metadata,
-    Column("fingerprint", String(64), primary_key=True),
-    Column("task", String(64), nullable=False),
-    Column("job", Text, nullable=False),
+    Column("fingerprint", exact(64), primary_key=True),
+    Column("task", exact(64), nullable=False),
+    Column("job", long_words(), nullable=False),
     # Of the last try.
     Column("at", BigInteger, nullable=False, index=True),
 )
@@ -233,13 +224,13 @@ billing_shadow_refusals = Table(
     "billing_shadow_refusals",
     metadata,
     Column("id", RowId, primary_key=True),
-    Column("request_id", String(64), nullable=False),
+    Column("request_id", exact(64), nullable=False),
     Column("user_id", BigInteger, nullable=False),
     Column("token_id", BigInteger),
     _amount("quota"),
-    Column("model_name", String(255), nullable=False),
-    Column("code", String(64), nullable=False),
-    Column("detail", Text, nullable=False),
+    Column("model_name", words(255), nullable=False),
+    Column("code", exact(64), nullable=False),
+    Column("detail", long_words(), nullable=False),
     Column("funds", BigInteger),
     Column("created_at", BigInteger, nullable=False, index=True),
 )
@@ -248,7 +239,7 @@ billing_shadow_refusals = Table(
 billing_deliveries = Table(
     "billing_deliveries",
     metadata,
-    Column("fingerprint", String(64), primary_key=True),
+    Column("fingerprint", exact(64), primary_key=True),
     Column("deliveries", Integer, nullable=False),
     Column("last_at", BigInteger, nullable=False),
 )
@@ -258,14 +249,15 @@ billing_api_keys = Table(
     "billing_api_keys",
     metadata,
     Column("id", RowId, primary_key=True),
-    Column("name", String(64), nullable=False),
-    Column("sha256", String(64), nullable=False, unique=True),
+    Column("name", exact(64), nullable=False),
+    Column("sha256", exact(64), nullable=False, unique=True),
     # Words of `Scope`, separated by commas.
-    Column("scopes", String(64), nullable=False),
+    Column("scopes", exact(64), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
 )
-_UNREVOKED = billing_api_keys.c.revoked_at.is_(None)
-_ONE_OF_A_NAME = ("uq_billing_api_keys_unrevoked", billing_api_keys.c.name)
-Index(*_ONE_OF_A_NAME, unique=True, postgresql_where=_UNREVOKED, sqlite_where=_UNREVOKED)
+_NAME = billing_api_keys.c.name
+partial_index(
+    "uq_billing_api_keys_unrevoked", _NAME, "revoked_at IS NULL", "unrevoked_name", "VARBINARY(256)", unique=True
+)

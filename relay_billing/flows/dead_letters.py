@@ -14,7 +14,7 @@ from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.messages import parse
 from relay_billing.domain.outcomes import Outcome
 from relay_billing.flows.context import BATCH, Context
-from relay_billing.schema import billing_dead_letters
+from relay_billing.schema import UNRESOLVED, billing_dead_letters
 from relay_billing.store import dead_letters, loads
 from relay_billing.store.commands import Command, Steps
 from relay_billing.store.retention import purge_rows
@@ -97,7 +97,7 @@ def find(context: Context, chosen: Filter) -> Steps[list[KeptLetter]]:
     if chosen.at_least is not None:
         rows = rows.where(c.quota >= chosen.at_least)
     if chosen.resolved is not None:
-        rows = rows.where(c.resolved_at.is_not(None) if chosen.resolved else c.resolved_at.is_(None))
+        rows = rows.where(c.resolved_at.is_not(None) if chosen.resolved else UNRESOLVED)
     (found,) = yield [Command(rows.limit(chosen.limit))]
     return [KeptLetter(**row) for row in found.rows]
 

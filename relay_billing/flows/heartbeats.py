@@ -10,6 +10,5 @@ SWEEP = "sweep"
 
 def remember(context: Context, name: str) -> Steps[None]:
     """Record that the periodic job `name` was done now."""
-    insert = context.dialect.insert(billing_heartbeats).values(name=name, at=context.now_ms)
-    c = billing_heartbeats.c
-    yield [Command(insert.on_conflict_do_update(index_elements=[c.name], set_={"at": insert.excluded.at}))]
+    beat = context.dialect.upsert(billing_heartbeats.c.name, lambda new: {"at": new["at"]})
+    yield [Command(beat.values(name=name, at=context.now_ms))]

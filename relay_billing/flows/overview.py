@@ -13,12 +13,13 @@ from relay_billing.domain.sessions import State
 from relay_billing.flows.context import Context
 from relay_billing.flows.heartbeats import SWEEP
 from relay_billing.schema import (
+    UNRESOLVED,
+    WAITING,
     billing_dead_letters,
     billing_heartbeats,
     billing_reconciliations,
     billing_sessions,
     in_state,
-    open_states,
 )
 from relay_billing.store.commands import Command, Steps
 
@@ -90,15 +91,14 @@ def _intents() -> Executable:
     # A shadow session's intent waits as any other does, but has nothing at stake.
     quota = _quota(case((s.shadow.is_(False), s.intent_quota)))
     columns = (func.count().label("count"), quota, func.min(s.intent_at).label("oldest_at"))
-    waiting = and_(s.intent.is_not(None), open_states())
-    return select(*columns).select_from(billing_sessions).where(waiting)
+    return select(*columns).select_from(billing_sessions).where(WAITING)
 
 
 def _dead_letters() -> Executable:
     """Open dead letters; the condition must match `ix_billing_dead_letters_open`."""
     c = billing_dead_letters.c
     columns = (func.count().label("count"), _quota(c.quota), func.min(c.created_at).label("oldest_at"))
-    return select(*columns).select_from(billing_dead_letters).where(c.resolved_at.is_(None))
+    return select(*columns).select_from(billing_dead_letters).where(UNRESOLVED)
 
 
 def _last_reconcile() -> Executable:

@@ -159,13 +159,15 @@ def _sessions(scope: _Scope, what: str, account_types: tuple[str, ...], *where: 
     )
     found = cast(func.coalesce(func.sum(c.amount), 0), BigInteger)
     legs = and_(c.request_id == s.request_id, c.shadow == s.shadow, c.account_type.in_(account_types), owned())
-    return (
-        select(literal(what), s.request_id, expected, found)
+    sums = (
+        select(literal(what).label("what"), s.request_id, expected.label("expected"), found.label("found"))
         .select_from(billing_sessions.outerjoin(billing_ledger, legs))
         .where(*scope.sessions(), *where)
         .group_by(s.request_id)
-        .having(found != expected)
+        .subquery()
     )
+    # Not HAVING: in MySQL's there are only the columns that are selected.
+    return select(sums).where(sums.c.found != sums.c.expected)
 
 
 def _orphans(scope: _Scope) -> Executable:

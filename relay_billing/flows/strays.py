@@ -29,8 +29,7 @@ def _key(job: Job) -> str:
 
 def keep(context: Context, jobs: Iterable[Job]) -> Steps[None]:
     """Keep jobs until a delayed message has retried them: the broker may lose the message."""
-    insert = context.dialect.insert(billing_strays)
-    statement = insert.on_conflict_do_update(index_elements=[_C.fingerprint], set_={"at": insert.excluded.at})
+    statement = context.dialect.upsert(_C.fingerprint, lambda new: {"at": new["at"]})
     rows = {_key(job): {"task": task_of(job), "job": json.dumps(job.wire()), "at": context.now_ms} for job in jobs}
     yield [Command(statement, [{"fingerprint": key, **row} for key, row in sorted(rows.items())])]
 

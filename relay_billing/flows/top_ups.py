@@ -1,6 +1,6 @@
 """Top-ups: money comes in, once for each reference (semantics §10)."""
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from relay_billing.domain import top_ups
 from relay_billing.domain.entries import EntryKind
@@ -19,10 +19,11 @@ def _claim(dialect: Dialect, name: str) -> Load:
     """Lock a reference, so that only one transaction at a time uses it.
 
     The ledger's unique key includes the account, so two concurrent top-ups with one reference, but for two users,
-    would both pass. SQLite has only one writer at a time anyway.
+    would both pass.
     """
-    if dialect.name == "postgresql":
-        yield [Command(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))]
+    claim = dialect.claim(name)
+    if claim is not None:
+        yield [claim]
 
 
 def top_up(context: Context, asked: TopUp) -> Steps[ToppedUp]:

@@ -14,7 +14,7 @@ from relay_billing.domain.errors import InvalidRequest
 from relay_billing.domain.sending import given_up, pause_ms
 from relay_billing.domain.webhook_events import Event
 from relay_billing.flows.context import BATCH, Context
-from relay_billing.schema import billing_webhooks
+from relay_billing.schema import PENDING_AT, billing_webhooks
 from relay_billing.store.commands import Command, Steps
 from relay_billing.store.retention import purge_rows
 from relay_billing.store.webhooks import DELIVERED, FAILED, PENDING, announced_once
@@ -62,7 +62,7 @@ def claim(context: Context, limit: int) -> Steps[list[Webhook]]:
     checks.batch("limit", limit)
     # A literal: with a parameter, a cached plan could not use the partial index.
     pending = _C.state == literal_column(f"'{PENDING}'", String)
-    due = _ROWS.where(pending, _C.next_at <= context.now_ms).order_by(_C.next_at, _C.id).limit(limit)
+    due = _ROWS.where(pending, context.now_ms >= PENDING_AT).order_by(PENDING_AT, _C.id).limit(limit)
     (found,) = yield [Command(due.with_for_update(skip_locked=True))]
     if not found.rows:
         return []

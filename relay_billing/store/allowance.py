@@ -17,7 +17,7 @@ def _ms(seconds: float) -> int:
 
 
 class Allowance:
-    """A connection's statement time-out; `connections` mixes it into psycopg's classes."""
+    """A connection's statement time-out; `connections` and `mysql_connections` mix it into their drivers' classes."""
 
     allowed_s: float = Waits().statement_s
     """Seconds that the server may take for one statement."""
@@ -25,6 +25,14 @@ class Allowance:
     """Whether a pooler may give each transaction another server connection."""
     opening: str = KEEP_PLANS
     """The first statement of a pipelined transaction."""
+
+    def allowing(self, seconds: float) -> str:
+        """The statement that sets the server's time-out, for the transaction or, where it is `kept`, the session."""
+        return f"SET LOCAL statement_timeout = {_ms(seconds)}"
+
+    def kept(self) -> bool:
+        """Whether the setting outlives its transaction."""
+        return False
 
     def allow(self, seconds: float) -> None:
         """Let each statement take up to `seconds` from now on; behind a pooler, each transaction sets it again."""
@@ -45,9 +53,11 @@ def lengthened(connection: Connection, seconds: float) -> Iterator[None]:
         yield
         return
     before = raw.allowed_s
-    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {_ms(seconds)}")
+    connection.exec_driver_sql(raw.allowing(seconds))
     raw.allow(seconds)
     try:
         yield
     finally:
         raw.allow(before)
+        if raw.kept() and not connection.invalidated and not connection.closed:
+            connection.exec_driver_sql(raw.allowing(before))

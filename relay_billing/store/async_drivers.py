@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from relay_billing.column_types import MYSQL
 from relay_billing.store import psycopg_transactions, sqlite_transactions
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
@@ -19,16 +20,18 @@ from relay_billing.store.drivers import (
     Attempts,
     Kept,
     bounds_of,
-    engine_options,
     reply_of,
     url_of,
 )
+from relay_billing.store.engine_options import bind, engine_options, server_url
 from relay_billing.store.last import Last
 from relay_billing.store.pipeline import aexecuted_alone, apiped, pipelined
-from relay_billing.store.waits import OWN_PARAMETERS, Bounds, Waits, waits_of
+from relay_billing.store.waits import Bounds, Waits, waits_of
 
 T = TypeVar("T")
 
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+aiomysql", "sqlite": "sqlite+aiosqlite"}
+"""SQLAlchemy's names, by kind of database."""
 DIRECT = "aiosqlite"
 """SQLAlchemy's name of the SQLite driver that is sent constant statements directly."""
 
@@ -38,7 +41,18 @@ async def _acarried_out(connection: AsyncConnection, commands: Sequence[Command]
         return await apiped(connection, commands, first=first)
     if connection.dialect.driver == DIRECT and pipelined(commands):
         return await acarried_out(connection, commands)
-    return [reply_of(await connection.execute(each.statement, each.parameters)) for each in commands]
+    if connection.dialect.name in MYSQL:
+        from relay_billing.store.mysql_direct import acarried_out as acarried_out_one
+
+        return [
+            await acarried_out_one(connection, each) if each.constant else await _aexecuted(connection, each)
+            for each in commands
+        ]
+    return [await _aexecuted(connection, each) for each in commands]
+
+
+async def _aexecuted(connection: AsyncConnection, command: Command) -> Reply:
+    return reply_of(await connection.execute(command.statement, command.parameters))
 
 
 @asynccontextmanager
@@ -104,18 +118,13 @@ async def _aattempt(engine: AsyncEngine, dialect: Dialect, steps: Steps[T], kept
 def async_engine_of(database_url: str) -> AsyncEngine:
     """As `engine_of`, for asyncio; SQLite is reached through aiosqlite."""
     url = url_of(database_url)
-    postgresql = url.get_backend_name() == "postgresql"
-    bounds = Bounds(waits_of(url, Waits(), None), cuts=postgresql)
-    driver = "postgresql+psycopg" if postgresql else "sqlite+aiosqlite"
-    url = url.set(drivername=driver).difference_update_query(OWN_PARAMETERS)
+    sqlite = url.get_backend_name() == "sqlite"
+    bounds = Bounds(waits_of(url, Waits(), None), cuts=not sqlite)
+    url = server_url(url, DRIVERS)
     options = engine_options(url, bounds, keep=True)
-    if not postgresql:
+    if sqlite:
         # Set once per connection, because each change is a switch to aiosqlite's thread. The engine has no other user.
         options["isolation_level"] = "AUTOCOMMIT"
     made = create_async_engine(url, **options)
-    if postgresql:
-        # Imports psycopg, an extra that SQLite does not need.
-        from relay_billing.store.connections import bound
-
-        bound(made.sync_engine, bounds)
+    bind(made.sync_engine, bounds)
     return made

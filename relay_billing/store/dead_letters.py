@@ -18,17 +18,9 @@ def kept(dialect: Dialect, letters: Sequence[Letter], now_ms: int, *, announce: 
     """Keep letters. A known one only counts one more delivery; one that is open already is not announced again."""
     if not letters:
         return []
-    insert = dialect.insert(billing_dead_letters)
-    statement = insert.on_conflict_do_update(
-        index_elements=[_C.fingerprint],
-        # A resolved letter that comes again is open again.
-        set_={
-            "deliveries": _C.deliveries + 1,
-            "last_at": insert.excluded.last_at,
-            "resolution": None,
-            "resolved_at": None,
-        },
-    )
+    # A resolved letter that comes again is open again.
+    reopened = {"deliveries": _C.deliveries + 1, "resolution": None, "resolved_at": None}
+    statement = dialect.upsert(_C.fingerprint, lambda new: {**reopened, "last_at": new["last_at"]})
     rows = [
         {**asdict(each), "reason": each.reason.value, "created_at": now_ms, "last_at": now_ms}
         for each in sorted(letters, key=lambda each: each.fingerprint)

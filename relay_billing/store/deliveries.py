@@ -11,9 +11,10 @@ _C = billing_deliveries.c
 
 def count(dialect: Dialect, key: str, now_ms: int) -> Command:
     """Count one more delivery; `counted` reads the count."""
-    insert = dialect.insert(billing_deliveries).values(fingerprint=key, deliveries=1, last_at=now_ms)
-    again = {"deliveries": _C.deliveries + 1, "last_at": now_ms}
-    return Command(insert.on_conflict_do_update(index_elements=[_C.fingerprint], set_=again))
+    counted_on = dialect.upsert(
+        _C.fingerprint, lambda new: {"deliveries": _C.deliveries + 1, "last_at": new["last_at"]}
+    )
+    return Command(counted_on.values(fingerprint=key, deliveries=1, last_at=now_ms))
 
 
 def counted(key: str) -> Command:

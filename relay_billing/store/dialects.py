@@ -1,24 +1,40 @@
 """The differences between databases that SQLAlchemy Core does not cover."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import Executable, Table, Update, func
-from sqlalchemy import Insert as CoreInsert
+from sqlalchemy import Column, Executable, Insert, Table, Update, func
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects import sqlite as lite
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from relay_billing.store.account_shapes import OWN, AccountShape, listed
 from relay_billing.store.account_statements import AccountStatements, account_statements
 from relay_billing.store.commands import Command, Rows
 from relay_billing.store.fast_paths import FastPaths
 
-Insert = pg.Insert | lite.Insert
+Assigned = Callable[[ReadOnlyColumnCollection[str, Any]], Mapping[str, object]]
+"""Makes what an upsert assigns to a row that is there already, by column, of the row that was to be inserted.
 
-
+Nothing: that row stays as it is.
+"""
 _LISTED = listed(func.database())
 _OWN_STATEMENTS = account_statements(OWN)
+
+
+def on_conflict(insert: Callable[[Table], pg.Insert | lite.Insert]) -> Callable[[Column[str], Assigned], Insert]:
+    """The upsert of PostgreSQL and SQLite, made of the one's or the other's INSERT."""
+
+    def upsert(key: Column[str], assigned: Assigned) -> Insert:
+        made = insert(key.table)
+        values = assigned(made.excluded)
+        if not values:
+            return made.on_conflict_do_nothing(index_elements=[key])
+        return made.on_conflict_do_update(index_elements=[key], set_=values)
+
+    return upsert
 
 
 def _never(_: DBAPIError) -> bool:
@@ -30,14 +46,17 @@ class Dialect:
     """How the ledger uses one kind of database."""
 
     name: str
-    insert: Callable[[Table], Insert]
+    upsert: Callable[[Column[str], Assigned], Insert]
+    """Makes an INSERT into the table of a unique column; a row that is there already is updated instead."""
+    claim: Callable[[str], Command | None]
+    """Makes the command that locks a name until the transaction ends; None: there is only one writer anyway."""
     opening: tuple[str, ...]
     """Statements that set a new connection up, in autocommit, before its first transaction."""
     begin: str | None
     """The statement that begins a transaction; None: the driver's default."""
     begin_reading: str | None
     """The statement that begins a read-only transaction, which never waits for a writer; None: the driver's default."""
-    many: Callable[[CoreInsert | Update, Rows], Command]
+    many: Callable[[Insert | Update, Rows], Command]
     """Makes the command that runs a constant statement for many rows; its parameters are the rows' keys."""
     fast: FastPaths | None
     """None: there are none; the general path decides everything."""

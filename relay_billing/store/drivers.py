@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from sqlalchemy import URL, Connection, CursorResult, Engine, Executable, create_engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import NullPool, Pool
+from sqlalchemy.pool import Pool
 
+from relay_billing.column_types import MYSQL
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, UpdateDataError
 from relay_billing.store import psycopg_transactions, sqlite_transactions
-from relay_billing.store.allowance import lengthened
+from relay_billing.store.allowance import Allowance, lengthened
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.direct import carried_out
+from relay_billing.store.engine_options import BOUNDS, bind, engine_options, server_url
 from relay_billing.store.failures import cause_of
 from relay_billing.store.last import Last
 from relay_billing.store.pipeline import executed_alone, piped, pipelined
@@ -25,8 +27,6 @@ from relay_billing.store.urls import parsed
 from relay_billing.store.waits import (
     LONG_STATEMENT_TIMEOUT_S,
     OWN_PARAMETERS,
-    POOL_TIMEOUT_S,
-    TCP_OPTIONS,
     Bounds,
     Waits,
     waits_of,
@@ -41,18 +41,18 @@ T = TypeVar("T")
 ATTEMPTS = 6
 FIRST_PAUSE_S = 0.02
 
-BOUNDS = "relay_billing_bounds"
-"""The execution option in which an engine carries its `Bounds`."""
 PIPELINING = ("psycopg", "psycopg_async")
 """SQLAlchemy's names of the drivers that are sent constant statements directly; others get them from SQLAlchemy."""
 DIRECT = "pysqlite"
 """The same for SQLite, one statement at a time."""
+OPENED = "relay_billing_opened"
+"""The key in `Connection.info` that marks a connection of a server as set up."""
 STREAMED = {"stream_results": True, "yield_per": 1_000}
 """Options of a streamed read, which keeps at most 1,000 rows in memory."""
 NOTHING_KNOWN = Reply((), 0)
 """The reply to an auto-committed statement that failed, so that its effect is unknown."""
 WENT_ON = "a flow went on after the list that ended its transaction"
-SUPPORTED = ("postgresql", "sqlite")
+SUPPORTED = ("postgresql", "mysql", "mariadb", "sqlite")
 """SQLAlchemy's names of the databases that are supported."""
 
 
@@ -64,6 +64,8 @@ def dialect_of(engine: "Engine | AsyncEngine", *, fast_paths: bool = True) -> Di
     # Imported on first use, with its fast paths: a relay has one database.
     if name == "sqlite":
         from relay_billing.store.sqlite import SQLITE as found  # noqa: N811
+    elif name in MYSQL:
+        from relay_billing.store.mysql import MYSQL as found  # noqa: N811
     else:
         from relay_billing.store.postgresql import POSTGRESQL as found  # noqa: N811
     fast = fast_paths and engine.dialect.driver in PIPELINING
@@ -84,7 +86,26 @@ def _carried_out(connection: Connection, commands: Sequence[Command], *, first: 
         return piped(connection, commands, first=first)
     if connection.dialect.driver == DIRECT and pipelined(commands):
         return carried_out(connection, commands)
-    return [reply_of(connection.execute(each.statement, each.parameters)) for each in commands]
+    if connection.dialect.name in MYSQL:
+        from relay_billing.store.mysql_direct import carried_out as carried_out_one
+
+        return [
+            carried_out_one(connection, each) if each.constant else _executed(connection, each) for each in commands
+        ]
+    return [_executed(connection, each) for each in commands]
+
+
+def _executed(connection: Connection, command: Command) -> Reply:
+    return reply_of(connection.execute(command.statement, command.parameters))
+
+
+def _set_up(connection: Connection, opening: Sequence[str]) -> None:
+    """Set a server's connection up that an engine of the caller's own has made; ours are, as they are opened."""
+    ours = isinstance(connection.connection.driver_connection, Allowance)
+    if opening and not ours and OPENED not in connection.info:
+        for statement in opening:
+            connection.exec_driver_sql(statement)
+        connection.info[OPENED] = True
 
 
 @contextmanager
@@ -97,6 +118,7 @@ def _transaction(engine: Engine, dialect: Dialect, *, reading: bool, piped: bool
         return
     if begin is None:
         with engine.begin() as connection:
+            _set_up(connection, dialect.opening)
             yield connection
         return
     with engine.connect() as connection, sqlite_transactions.transaction(connection, dialect.opening, begin):
@@ -235,8 +257,8 @@ def url_of(database_url: str) -> URL:
         supported = ", ".join(SUPPORTED)
         raise InvalidRequest("database_url", f"{url.get_backend_name()} is not supported; use {supported}")
     own = [name for name in OWN_PARAMETERS if name in url.query]
-    if own and url.get_backend_name() != "postgresql":
-        raise InvalidRequest("database_url", f"{own[0]} is a parameter of PostgreSQL's URLs")
+    if own and url.get_backend_name() == "sqlite":
+        raise InvalidRequest("database_url", f"{own[0]} is a parameter of a server's URL, not of SQLite's")
     return url
 
 
@@ -247,24 +269,13 @@ def shown(database_url: str) -> str:
     return url.set(query=query).render_as_string(hide_password=True)
 
 
-def engine_options(url: URL, bounds: Bounds, *, keep: bool) -> dict[str, object]:
-    """Options of `create_engine`: how connections are pooled and opened. `keep`: as in `engine_of`."""
-    options: dict[str, object] = {"execution_options": {BOUNDS: bounds}}
-    if not keep:
-        options["poolclass"] = NullPool
-    if url.get_backend_name() == "sqlite":
-        return options | ({} if keep else {"connect_args": {"timeout": bounds.waits.connect_s}})
-    if keep:
-        options |= {"pool_timeout": POOL_TIMEOUT_S, "pool_use_lifo": True}
-    usual = {name: value for name, value in TCP_OPTIONS.items() if name not in url.query}
-    return options | {"connect_args": usual}
-
-
 USUAL = Waits()
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+"""SQLAlchemy's names, by kind of database; SQLite's URL names its own."""
 
 
 def engine_of(database_url: str, usual: Waits = USUAL, *, at_most: Waits | None = None, keep: bool = True) -> Engine:
-    """An engine for a database URL. PostgreSQL is reached through psycopg 3, with bounded waits (`waits`).
+    """An engine for a database URL. Servers are reached with bounded waits (`waits`).
 
     `usual`: the waits that apply where the URL sets none. `at_most`: upper limits of what the URL sets; unset: none.
     `keep`: whether connections are kept in a pool. Raises InvalidRequest for an unsupported database or an invalid
@@ -272,14 +283,7 @@ def engine_of(database_url: str, usual: Waits = USUAL, *, at_most: Waits | None 
     """
     url = url_of(database_url)
     waits = waits_of(url, usual, at_most)
-    postgresql = url.get_backend_name() == "postgresql"
-    bounds = Bounds(waits, cuts=postgresql)
-    if postgresql:
-        url = url.set(drivername="postgresql+psycopg").difference_update_query(OWN_PARAMETERS)
-    made = create_engine(url, **engine_options(url, bounds, keep=keep))
-    if postgresql:
-        # Imports psycopg, an extra that SQLite does not need.
-        from relay_billing.store.connections import bound
-
-        bound(made, bounds)
+    bounds = Bounds(waits, cuts=url.get_backend_name() != "sqlite")
+    made = create_engine(server_url(url, DRIVERS), **engine_options(url, bounds, keep=keep))
+    bind(made, bounds)
     return made

@@ -5,7 +5,7 @@ from sqlalchemy import func, or_, select
 from relay_billing.domain.plans import Plan
 from relay_billing.domain.sessions import State
 from relay_billing.domain.worksheet import Worksheet
-from relay_billing.schema import billing_sessions, in_state, open_states
+from relay_billing.schema import EXPIRES_AT, INTENT_AT, WAITING, billing_sessions, in_state
 from relay_billing.store import statements
 from relay_billing.store.account_statements import AccountStatements
 from relay_billing.store.commands import Command, Load
@@ -35,14 +35,14 @@ def load_due_subscriptions(sheet: Worksheet, accounts: AccountStatements, after_
 def expired_ids(now_ms: int, limit: int) -> Command:
     """Request ids of holds that nobody closed in time, oldest first, without those locked by others (semantics §8)."""
     c = billing_sessions.c
-    where = (in_state(State.PRECONSUMED.value), c.expires_at < now_ms, c.intent.is_(None), c.parked.is_(False))
-    rows = select(c.request_id).where(*where).order_by(c.expires_at).limit(limit)
+    where = (in_state(State.PRECONSUMED.value), now_ms > EXPIRES_AT, c.intent.is_(None), c.parked.is_(False))
+    rows = select(c.request_id).where(*where).order_by(EXPIRES_AT).limit(limit)
     return Command(rows.with_for_update(key_share=True, skip_locked=True))
 
 
 def waiting_ids(before_ms: int, limit: int) -> Command:
     """Request ids of intents older than `before_ms`, oldest first, without those locked by others (semantics §9)."""
     c = billing_sessions.c
-    where = (c.intent.is_not(None), open_states(), c.intent_at < before_ms, c.parked.is_(False))
-    rows = select(c.request_id).where(*where).order_by(c.intent_at).limit(limit)
+    where = (WAITING, before_ms > INTENT_AT, c.parked.is_(False))
+    rows = select(c.request_id).where(*where).order_by(INTENT_AT).limit(limit)
     return Command(rows.with_for_update(key_share=True, skip_locked=True))

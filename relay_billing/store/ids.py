@@ -10,12 +10,14 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType, TypeEngine
 
+from relay_billing.column_types import MYSQL
+
 Id = int | str
 _listed = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
 
 class IdList(TypeDecorator[list[Id]]):
-    """A list of ids: an array on PostgreSQL, JSON elsewhere."""
+    """A list of ids: an array on PostgreSQL, JSON on SQLite; MySQL's drivers write a list as `(1, 2)` themselves."""
 
     impl = Text
     cache_ok = True
@@ -30,6 +32,9 @@ class IdList(TypeDecorator[list[Id]]):
 
     def process_bind_param(self, value: list[Id] | None, dialect: Dialect) -> Any:  # noqa: ANN401
         """The value as the driver takes it."""
+        if dialect.name in MYSQL:
+            # `IN ()` is no SQL there, and nothing is equal to NULL.
+            return value or [None]
         return value if dialect.name == "postgresql" else _listed(value)
 
 
@@ -55,3 +60,12 @@ def _json(element: among, compiler: SQLCompiler, **options: Any) -> str:  # noqa
 def _array(element: among, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
     column, ids = element.clauses
     return f"{compiler.process(column, **options)} = ANY ({compiler.process(ids, **options)})"
+
+
+def _list(element: among, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
+    column, ids = element.clauses
+    return f"{compiler.process(column, **options)} IN {compiler.process(ids, **options)}"
+
+
+for _name in MYSQL:
+    compiles(among, _name)(_list)

@@ -27,7 +27,7 @@ from relay_billing.schema import ACCOUNT_TABLES
 from relay_billing.store.account_shapes import OWN, AccountShape
 from relay_billing.store.account_words import AccountWords
 from relay_billing.store.commands import Command, Rows
-from relay_billing.store.dialects import Dialect
+from relay_billing.store.dialects import Dialect, on_conflict
 from relay_billing.store.failures import afresh, again
 from relay_billing.store.fast_hold import fast_hold, hold_of
 from relay_billing.store.fast_hold_batch import fast_holds, holds_of
@@ -102,9 +102,17 @@ _COLUMNS = union_all(
         for name in ACCOUNT_TABLES
     )
 )
+
+
+def _claim(name: str) -> Command:
+    """An advisory lock of the transaction."""
+    return Command(sql_select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+
+
 POSTGRESQL = Dialect(
     "postgresql",
-    insert,
+    on_conflict(insert),
+    _claim,
     (),
     None,
     None,

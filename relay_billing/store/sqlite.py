@@ -6,7 +6,7 @@ from sqlalchemy.exc import DBAPIError
 
 from relay_billing.schema import ACCOUNT_TABLES
 from relay_billing.store.commands import Command, Rows
-from relay_billing.store.dialects import Dialect
+from relay_billing.store.dialects import Dialect, on_conflict
 
 BUSY_TIMEOUT_MS = 10_000
 CHECKPOINT_PAGES = 4_000
@@ -40,7 +40,8 @@ _COLUMNS = union_all(
 )
 SQLITE = Dialect(
     "sqlite",
-    insert,
+    on_conflict(insert),
+    lambda _: None,
     (
         f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
         "PRAGMA journal_mode=WAL",

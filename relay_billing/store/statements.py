@@ -8,7 +8,7 @@ from dataclasses import fields
 from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, func, or_, select, update
 
 from relay_billing.domain.sessions import OPEN_STATES, BillingSession, State
-from relay_billing.schema import billing_ledger, billing_sessions, billing_shadow_refusals, in_state
+from relay_billing.schema import TRUSTED_USER, billing_ledger, billing_sessions, billing_shadow_refusals, in_state
 from relay_billing.store.ids import among
 
 Rows = Select[tuple[object, ...]]
@@ -58,7 +58,7 @@ LOCK_SESSION_KEYS = locked(select(_S.request_id).where(among(_S.request_id, "ids
 TRUSTED_OPEN = (
     select(_S.user_id, func.count().label("open"))
     .where(
-        among(_S.user_id, "ids"),
+        among(TRUSTED_USER, "ids"),
         in_state(State.PRECONSUMED.value),
         _S.trusted,
         _S.shadow == given("shadow", _S.shadow),

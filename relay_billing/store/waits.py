@@ -115,6 +115,11 @@ def deadline_of_wait(allowed_s: float) -> float:
     return max(now + LEAST_WAIT_S, min(now + allowed_s, _DEADLINE.get()))
 
 
+def seconds_of_wait(allowed_s: float) -> float:
+    """As `deadline_of_wait`, counted from now."""
+    return deadline_of_wait(allowed_s) - time.monotonic()
+
+
 def connect_timeout_s(configured_s: int, hosts: int) -> int:
     """The time-out for connecting to each host, in whole seconds: as configured, or what the call has left."""
     left = _DEADLINE.get() - time.monotonic()

@@ -34,8 +34,7 @@ def announced(dialect: Dialect, events: Sequence[Event]) -> Command:
 
 def announced_once(dialect: Dialect, event: Event) -> Command:
     """Keep an event unless it is kept already."""
-    insert = dialect.insert(billing_webhooks).values(_row(event))
-    return Command(insert.on_conflict_do_nothing(index_elements=[billing_webhooks.c.event_id]))
+    return Command(dialect.upsert(billing_webhooks.c.event_id, lambda _: {}).values(_row(event)))
 
 
 def _given(name: str) -> BindParameter[object]:

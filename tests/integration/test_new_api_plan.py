@@ -223,7 +223,7 @@ def tables(engine: Engine) -> set[str]:
     return set(inspect(engine).get_table_names())
 
 
-@pytest.fixture(params=["postgresql"])
+@pytest.fixture(params=["postgresql", "mariadb"])
 def plan(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Plan]:
     url = empty(request.param, request)
     engine = create_engine(url, pool_size=8)

@@ -59,13 +59,13 @@ def _grants(ledger: Ledger, preference: str) -> Counter[str]:
 
 
 @pytest.mark.parametrize("short", list(SHORT))
-def test_32_threads_are_granted_exactly_what_there_is(postgresql: Engine, short: str) -> None:
+def test_32_threads_are_granted_exactly_what_there_is(server: Engine, short: str) -> None:
     funds, remain, allowance, preference = SHORT[short]
-    ledger = ledger_with(postgresql, funds, remain, allowance)
+    ledger = ledger_with(server, funds, remain, allowance)
     answers = _grants(ledger, preference)
     assert answers["granted"] == GRANTED
     assert len(answers) == 2
-    left = {"wallet": wallet(postgresql), "token": token(postgresql), "subscription": allowance - used(postgresql)}
+    left = {"wallet": wallet(server), "token": token(server), "subscription": allowance - used(server)}
     assert left[short] == 0
     assert ledger.reconcile() == []
 
@@ -76,20 +76,20 @@ def test_threads_on_sqlite_are_granted_exactly_what_there_is(engine: Engine) -> 
     assert wallet(engine) == 0
 
 
-def test_one_request_id_from_32_threads_is_one_session_and_one_movement(postgresql: Engine) -> None:
-    ledger = ledger_with(postgresql, AMPLE, AMPLE, AMPLE)
+def test_one_request_id_from_32_threads_is_one_session_and_one_movement(server: Engine) -> None:
+    ledger = ledger_with(server, AMPLE, AMPLE, AMPLE)
 
     def ask(_: int) -> int:
         return ledger.pre_consume(request_id="same", user_id=1, token_id=1, quota=EACH).pre_consumed_quota
 
     assert set(together(THREADS, ask)) == {EACH}
-    assert used(postgresql) == EACH
-    with postgresql.connect() as connection:
+    assert used(server) == EACH
+    with server.connect() as connection:
         assert connection.execute(select(func.count()).select_from(billing_ledger)).scalar_one() == 2
 
 
-def test_batches_that_overlap_in_any_order_are_each_applied_once(postgresql: Engine) -> None:
-    ledger = ledger_with(postgresql, AMPLE, AMPLE, AMPLE)
+def test_batches_that_overlap_in_any_order_are_each_applied_once(server: Engine) -> None:
+    ledger = ledger_with(server, AMPLE, AMPLE, AMPLE)
     names = [f"r{number}" for number in range(200)]
     requests = [PreConsume(name, 1, 1, EACH, preference="wallet_only") for name in names]
     assert all(not isinstance(answer, BillingError) for answer in ledger.pre_consume_many(requests))
@@ -102,15 +102,15 @@ def test_batches_that_overlap_in_any_order_are_each_applied_once(postgresql: Eng
     for answer in together(8, settle):
         outcomes += answer
     assert outcomes == {Outcome.APPLIED: 200, Outcome.DUPLICATE: 1_400}
-    assert wallet(postgresql) == AMPLE - 200 * 60
+    assert wallet(server) == AMPLE - 200 * 60
     assert ledger.reconcile() == []
 
 
-def test_settle_refund_and_expiry_together_end_every_session_once(postgresql: Engine) -> None:
-    ledger = ledger_with(postgresql, AMPLE, AMPLE, AMPLE)
+def test_settle_refund_and_expiry_together_end_every_session_once(server: Engine) -> None:
+    ledger = ledger_with(server, AMPLE, AMPLE, AMPLE)
     names = [f"r{number}" for number in range(60)]
     ledger.pre_consume_many([PreConsume(name, 1, 1, EACH, preference="wallet_only", hold_ttl=1) for name in names])
-    late = Ledger(postgresql, Policy(trust_quota=0), Clock(DAY))
+    late = Ledger(server, Policy(trust_quota=0), Clock(DAY))
 
     def end(number: int) -> None:
         order = random.Random(number).sample(names, len(names))
@@ -122,18 +122,18 @@ def test_settle_refund_and_expiry_together_end_every_session_once(postgresql: En
             late.expire_holds()
 
     together(9, end)
-    ended = Counter(states(postgresql).values())
+    ended = Counter(states(server).values())
     assert set(ended) <= {"settled", "refunded"}
-    assert wallet(postgresql) == AMPLE - 60 * ended["settled"]
+    assert wallet(server) == AMPLE - 60 * ended["settled"]
     assert ledger.reconcile() == []
 
 
-def test_sweepers_together_apply_each_intent_once(postgresql: Engine) -> None:
-    ledger = ledger_with(postgresql, AMPLE, AMPLE, AMPLE)
+def test_sweepers_together_apply_each_intent_once(server: Engine) -> None:
+    ledger = ledger_with(server, AMPLE, AMPLE, AMPLE)
     names = [f"r{number}" for number in range(400)]
     ledger.pre_consume_many([PreConsume(name, 1, 1, EACH, preference="wallet_only") for name in names])
     ledger.intend([SettleJob(name, 60) for name in names])
-    later = Ledger(postgresql, Policy(trust_quota=0), Clock(DAY))
+    later = Ledger(server, Policy(trust_quota=0), Clock(DAY))
     assert sum(together(6, lambda _: later.apply_intents())) == 400
-    assert wallet(postgresql) == AMPLE - 400 * 60
+    assert wallet(server) == AMPLE - 400 * 60
     assert ledger.reconcile() == []

@@ -100,10 +100,10 @@ def test_what_waits_for_somebody_stays(engine: Engine) -> None:
     assert ledger.reconcile() == []
 
 
-def test_purges_together_and_beside_new_work_lose_nothing(postgresql: Engine) -> None:
-    given(postgresql, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
+def test_purges_together_and_beside_new_work_lose_nothing(server: Engine) -> None:
+    given(server, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
     clock = Clock()
-    ledger = Ledger(postgresql, Policy(trust_quota=0), clock)
+    ledger = Ledger(server, Policy(trust_quota=0), clock)
     for start in range(0, 1_200, 400):
         names = [f"old{number}" for number in range(start, start + 400)]
         ledger.pre_consume_many([PreConsume(name, 1, 1, 10) for name in names])
@@ -121,6 +121,6 @@ def test_purges_together_and_beside_new_work_lose_nothing(postgresql: Engine) ->
     with ThreadPoolExecutor(6) as pool:
         removed = sum(pool.map(work, range(6)))
     assert removed + ledger.purge(DAY_S) == 1_200
-    assert wallet(postgresql) == WEALTH - 1_200 * 7
-    assert count(postgresql, billing_sessions) == 120
+    assert wallet(server) == WEALTH - 1_200 * 7
+    assert count(server, billing_sessions) == 120
     assert ledger.reconcile() == []

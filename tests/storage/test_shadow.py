@@ -117,17 +117,17 @@ def test_nobody_tops_up_a_wallet_in_shadow(ledgers: Ledgers, peopled: Engine) ->
     assert wallet(peopled) == WEALTH
 
 
-def test_a_shadow_neither_waits_for_the_relays_locks_nor_makes_it_wait(postgresql: Engine) -> None:
-    given(postgresql, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
-    ledger = Ledger(postgresql, SHADOW, Clock())
-    with postgresql.begin() as relay:
+def test_a_shadow_neither_waits_for_the_relays_locks_nor_makes_it_wait(server: Engine) -> None:
+    given(server, user=[{"id": 1, "quota": WEALTH}], token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}])
+    ledger = Ledger(server, SHADOW, Clock())
+    with server.begin() as relay:
         relay.exec_driver_sql("UPDATE users SET quota = quota - 7")
         relay.exec_driver_sql("UPDATE tokens SET remain_quota = remain_quota - 7")
         hold(ledger, "s1", "s2")
         ledger.reserve("s1", 200)
         assert ledger.apply([SettleJob("s1", 70), RefundJob("s2")]) == [Outcome.APPLIED] * 2
     hold(ledger, "s3")
-    assert wallet(postgresql) == WEALTH - 7
+    assert wallet(server) == WEALTH - 7
 
 
 def _batch(ledger: Ledger, chance: random.Random, names: list[str], clock: Clock) -> None:

@@ -156,8 +156,8 @@ def test_an_event_that_was_claimed_and_never_closed_is_due_again_with_the_same_i
     assert [(each.state, each.last_error) for each in ledger.read(webhooks.find)] == [("delivered", None)]
 
 
-def test_many_senders_together_claim_each_event_once(postgresql: Engine) -> None:
-    ledger = Ledger(postgresql, POLICY, Clock())
+def test_many_senders_together_claim_each_event_once(server: Engine) -> None:
+    ledger = Ledger(server, POLICY, Clock())
     for number in range(60):
         ledger.run(webhooks.announce_drift, [{"what": f"wallet {number}"}], 1)
     with ThreadPoolExecutor(8) as pool:

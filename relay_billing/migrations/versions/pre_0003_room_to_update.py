@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from alembic import op
+
+from relay_billing.migrations.steps import steps
 
 revision: str = "0003"
 down_revision: str | None = "0002"
@@ -16,22 +17,21 @@ TABLES = (*ACCOUNT_TABLES, "billing_sessions")
 
 def _tables_here() -> list[str]:
     """Those that are tables of this database, and ours: a relay's accounts may be views, and are left as they are."""
-    found = sa.inspect(op.get_bind())
-    there = set(found.get_table_names())
+    there = set(sa.inspect(steps.get_bind()).get_table_names())
     # Ours have no column for the end of a token.
-    foreign = "tokens" in there and "expired_time" in {each["name"] for each in found.get_columns("tokens")}
+    foreign = "tokens" in there and steps.has_column("tokens", "expired_time")
     return [each for each in TABLES if each in there and not (foreign and each in ACCOUNT_TABLES)]
 
 
 def upgrade() -> None:
     """Pages written from now on keep room; rows that are there already gain it as they move."""
-    if op.get_bind().dialect.name == "postgresql":
+    if steps.get_bind().dialect.name == "postgresql":
         for table in _tables_here():
-            op.execute(f"ALTER TABLE {table} SET (fillfactor = 70)")
+            steps.execute(f"ALTER TABLE {table} SET (fillfactor = 70)")
 
 
 def downgrade() -> None:
     """Full pages again."""
-    if op.get_bind().dialect.name == "postgresql":
+    if steps.get_bind().dialect.name == "postgresql":
         for table in _tables_here():
-            op.execute(f"ALTER TABLE {table} RESET (fillfactor)")
+            steps.execute(f"ALTER TABLE {table} RESET (fillfactor)")

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from alembic import op
+
+from relay_billing.migrations.steps import steps
 
 revision: str = "0004"
 down_revision: str | None = "0003"
@@ -13,27 +14,26 @@ depends_on: Sequence[str] | None = None
 
 def upgrade() -> None:
     """Add a table and an index: older code goes on beside them."""
-    op.create_table(
+    steps.create_table(
         "billing_reconciliations",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=False),
         sa.Column("duration_ms", sa.BigInteger(), nullable=False),
         sa.Column("drifts", sa.BigInteger(), nullable=False),
         sa.Column("drift_quota", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_billing_reconciliations")),
+        sa.PrimaryKeyConstraint("id", name=steps.f("pk_billing_reconciliations")),
     )
-    unresolved = sa.text("resolved_at IS NULL")
-    op.create_index(
+    steps.partial_index(
         "ix_billing_dead_letters_open",
         "billing_dead_letters",
-        ["created_at"],
-        unique=False,
-        postgresql_where=unresolved,
-        sqlite_where=unresolved,
+        "created_at",
+        "resolved_at IS NULL",
+        "open_created_at",
+        "BIGINT",
     )
 
 
 def downgrade() -> None:
     """Forget them."""
-    op.drop_index("ix_billing_dead_letters_open", table_name="billing_dead_letters")
-    op.drop_table("billing_reconciliations")
+    steps.drop_index("ix_billing_dead_letters_open", table_name="billing_dead_letters")
+    steps.drop_table("billing_reconciliations")

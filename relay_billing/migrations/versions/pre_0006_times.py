@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from alembic import op
+from relay_billing.migrations.steps import steps
 
 revision: str = "0006"
 down_revision: str | None = "0005"
@@ -14,11 +14,11 @@ TABLE = "billing_sessions"
 
 def upgrade() -> None:
     """The new index first. Both are a few pages; the table is read once, and waits for it."""
-    op.create_index("ix_billing_sessions_times", TABLE, ["created_at", "closed_at"], postgresql_using="brin")
-    op.drop_index("ix_billing_sessions_created", table_name=TABLE)
+    steps.create_index("ix_billing_sessions_times", TABLE, ["created_at", "closed_at"], postgresql_using="brin")
+    steps.drop_index("ix_billing_sessions_created", table_name=TABLE)
 
 
 def downgrade() -> None:
     """As before."""
-    op.create_index("ix_billing_sessions_created", TABLE, ["created_at"], postgresql_using="brin")
-    op.drop_index("ix_billing_sessions_times", table_name=TABLE)
+    steps.create_index("ix_billing_sessions_created", TABLE, ["created_at"], postgresql_using="brin")
+    steps.drop_index("ix_billing_sessions_times", table_name=TABLE)

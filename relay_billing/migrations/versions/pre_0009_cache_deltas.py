@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from alembic import op
+
+from relay_billing.column_types import exact
+from relay_billing.migrations.steps import steps
 
 revision: str = "0009"
 down_revision: str | None = "0008"
@@ -13,18 +15,18 @@ depends_on: Sequence[str] | None = None
 
 def upgrade() -> None:
     """Add a table: older code goes on beside it."""
-    op.create_table(
+    steps.create_table(
         "billing_cache_deltas",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("account_type", sa.String(length=16), nullable=False),
+        sa.Column("account_type", exact(16), nullable=False),
         sa.Column("account_id", sa.BigInteger(), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("claimed_at", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_billing_cache_deltas")),
+        sa.PrimaryKeyConstraint("id", name=steps.f("pk_billing_cache_deltas")),
     )
 
 
 def downgrade() -> None:
     """Forget it: the balances themselves are in the account tables."""
-    op.drop_table("billing_cache_deltas")
+    steps.drop_table("billing_cache_deltas")
