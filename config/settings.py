@@ -27,7 +27,7 @@ class Settings(BaseSettings):
 
     database_url: str = Field(
         "sqlite:///var/billing.db",
-        description="The database: `postgresql://user:password@host/name`, or `sqlite:///FILE`",
+        description="The database: `postgresql://user:password@host/name`, `mysql://…`, or `sqlite:///FILE`",
     )
     broker_url: str = Field(
         "filesystem://var/broker",

@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class Ledger:
-    """Holds, settles and refunds, each exactly once, on PostgreSQL or SQLite (semantics §2 to §10).
+    """Holds, settles and refunds, each exactly once, on PostgreSQL, MySQL, MariaDB or SQLite (semantics §2 to §10).
 
     `engine` is yours to configure and dispose of. `policy` (unset: all defaults) must be the same in relay and worker;
     `clock` returns an aware datetime, for tests that step it; `fast_paths` False: the general path decides everything.

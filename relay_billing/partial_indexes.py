@@ -6,7 +6,7 @@ other rows, and an expression must name that column to be found by it.
 
 from typing import Any, TypeVar
 
-from sqlalchemy import DDL, Boolean, Column, ColumnElement, Index, event, literal_column, text
+from sqlalchemy import Boolean, Column, ColumnElement, Connection, Index, Table, event, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -52,12 +52,24 @@ def virtual_index(name: str, table: str, column: str, where: str, virtual: str, 
 
 
 def partial_index(
-    name: str, column: Column[Any], where: str, virtual: str, kind: str = "BIGINT", *, unique: bool = False
+    name: str,
+    column: Column[Any],
+    where: ColumnElement[bool],
+    virtual: str,
+    kind: str = "BIGINT",
+    *,
+    unique: bool = False,
 ) -> None:
     """Index the rows of `column`'s table that meet `where`. `virtual`: the virtual column's name, `kind`: its type."""
-    Index(name, column, unique=unique, postgresql_where=text(where), sqlite_where=text(where)).ddl_if(
+    Index(name, column, unique=unique, postgresql_where=where, sqlite_where=where).ddl_if(
         callable_=lambda *_, dialect, **__: dialect.name not in MYSQL
     )
-    made = virtual_index(name, column.table.name, column.name, where, virtual, kind, unique)
-    for dialect in MYSQL:
-        event.listen(column.table, "after_create", DDL(made).execute_if(dialect=dialect))  # type: ignore[no-untyped-call]
+
+    def add(table: Table, connection: Connection, **_: object) -> None:
+        if connection.dialect.name in MYSQL:
+            compiler = connection.dialect.statement_compiler(connection.dialect, None)
+            condition = compiler.process(where, include_table=False, literal_binds=True)
+            made = virtual_index(name, table.name, column.name, condition, virtual, kind, unique)
+            connection.exec_driver_sql(made.replace("%", "%%"))
+
+    event.listen(column.table, "after_create", add)

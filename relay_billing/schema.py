@@ -71,12 +71,16 @@ billing_sessions = Table(
 _SESSION = billing_sessions.c
 
 
+def _in(state: str) -> ColumnElement[bool]:
+    return _SESSION.state == literal_column(f"'{state}'", String)
+
+
 def in_state(state: str) -> ColumnElement[bool]:
     """Whether a session is in this state, its word written into the statement.
 
     As a parameter it would be unknown to a plan that is kept, and a partial index of no use.
     """
-    written = _SESSION.state == literal_column(f"'{state}'", String)
+    written = _in(state)
     return FoundBy(written, "billing_sessions.open_expires_at IS NOT NULL") if state == State.PRECONSUMED else written
 
 
@@ -86,20 +90,18 @@ def open_states() -> ColumnElement[bool]:
 
 
 # Partial: only what is open is indexed, so "open sessions by age" stays cheap however many closed ones there are.
-_OPEN = f"state = '{State.PRECONSUMED.value}'"
-_WAITING = "intent IS NOT NULL AND state IN ({})".format(", ".join(f"'{state.value}'" for state in OPEN_STATES))
+_OPEN = _in(State.PRECONSUMED)
+_WAITING = _SESSION.intent.is_not(None) & open_states()
 partial_index("ix_billing_sessions_open", _SESSION.expires_at, _OPEN, "open_expires_at")
 partial_index("ix_billing_sessions_waiting", _SESSION.intent_at, _WAITING, "waiting_intent_at")
-partial_index("ix_billing_sessions_trusted", _SESSION.user_id, f"{_OPEN} AND trusted", "trusted_user_id")
+partial_index("ix_billing_sessions_trusted", _SESSION.user_id, _OPEN & _SESSION.trusted, "trusted_user_id")
 # For retention, and for proofs of what has moved since a time. Rows come in the order of their age, so a BRIN of a few
 # pages does; it holds both times apart, so that either is looked up in it.
 Index("ix_billing_sessions_times", _SESSION.created_at, _SESSION.closed_at, postgresql_using="brin")
 
 EXPIRES_AT: ColumnElement[int] = FoundBy(_SESSION.expires_at, "billing_sessions.open_expires_at")
 """Of an open session: beside `in_state`, it is looked up in the index of open ones."""
-WAITING: ColumnElement[bool] = FoundBy(
-    _SESSION.intent.is_not(None) & open_states(), "billing_sessions.waiting_intent_at IS NOT NULL"
-)
+WAITING: ColumnElement[bool] = FoundBy(_WAITING, "billing_sessions.waiting_intent_at IS NOT NULL")
 """Whether an intent waits to be applied."""
 INTENT_AT: ColumnElement[int] = FoundBy(_SESSION.intent_at, "billing_sessions.waiting_intent_at")
 """Of a waiting intent: beside `WAITING`, it is looked up in the index of waiting ones."""
@@ -151,10 +153,9 @@ billing_dead_letters = Table(
 
 # What nobody has dealt with yet, found without the rest.
 _LETTER = billing_dead_letters.c
-partial_index("ix_billing_dead_letters_open", _LETTER.created_at, "resolved_at IS NULL", "open_created_at")
-UNRESOLVED: ColumnElement[bool] = FoundBy(
-    _LETTER.resolved_at.is_(None), "billing_dead_letters.open_created_at IS NOT NULL"
-)
+_UNRESOLVED = _LETTER.resolved_at.is_(None)
+partial_index("ix_billing_dead_letters_open", _LETTER.created_at, _UNRESOLVED, "open_created_at")
+UNRESOLVED: ColumnElement[bool] = FoundBy(_UNRESOLVED, "billing_dead_letters.open_created_at IS NOT NULL")
 """Whether nobody has dealt with a dead letter yet."""
 
 # The last reconciliations of everything, so that every process can say when the last one ended and what it found.
@@ -183,7 +184,8 @@ billing_webhooks = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger),
 )
-partial_index("ix_billing_webhooks_due", billing_webhooks.c.next_at, "state = 'pending'", "pending_next_at")
+_PENDING = billing_webhooks.c.state == literal_column("'pending'", String)
+partial_index("ix_billing_webhooks_due", billing_webhooks.c.next_at, _PENDING, "pending_next_at")
 PENDING_AT: ColumnElement[int] = FoundBy(billing_webhooks.c.next_at, "billing_webhooks.pending_next_at")
 """When a pending event is due: beside its state, it is looked up in the index of pending ones."""
 
@@ -257,7 +259,6 @@ billing_api_keys = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
 )
-_NAME = billing_api_keys.c.name
-partial_index(
-    "uq_billing_api_keys_unrevoked", _NAME, "revoked_at IS NULL", "unrevoked_name", "VARBINARY(256)", unique=True
-)
+_KEY = billing_api_keys.c
+_UNREVOKED = _KEY.revoked_at.is_(None)
+partial_index("uq_billing_api_keys_unrevoked", _KEY.name, _UNREVOKED, "unrevoked_name", "VARBINARY(256)", unique=True)

@@ -2,7 +2,7 @@
 
 from relay_billing.flows.context import Context
 from relay_billing.schema import billing_heartbeats
-from relay_billing.store.commands import Command, Steps
+from relay_billing.store.commands import Steps
 
 SWEEP = "sweep"
 """The name of the sweep's heartbeat."""
@@ -10,5 +10,5 @@ SWEEP = "sweep"
 
 def remember(context: Context, name: str) -> Steps[None]:
     """Record that the periodic job `name` was done now."""
-    beat = context.dialect.upsert(billing_heartbeats.c.name, lambda new: {"at": new["at"]})
-    yield [Command(beat.values(name=name, at=context.now_ms))]
+    row = {"name": name, "at": context.now_ms}
+    yield [context.dialect.upsert(billing_heartbeats.c.name, lambda new: {"at": new["at"]}, [row])]

@@ -29,9 +29,9 @@ def _key(job: Job) -> str:
 
 def keep(context: Context, jobs: Iterable[Job]) -> Steps[None]:
     """Keep jobs until a delayed message has retried them: the broker may lose the message."""
-    statement = context.dialect.upsert(_C.fingerprint, lambda new: {"at": new["at"]})
     rows = {_key(job): {"task": task_of(job), "job": json.dumps(job.wire()), "at": context.now_ms} for job in jobs}
-    yield [Command(statement, [{"fingerprint": key, **row} for key, row in sorted(rows.items())])]
+    kept = [{"fingerprint": key, **row} for key, row in sorted(rows.items())]
+    yield [context.dialect.upsert(_C.fingerprint, lambda new: {"at": new["at"]}, kept)]
 
 
 def forget(context: Context, jobs: Iterable[Job]) -> Steps[None]:

@@ -63,9 +63,17 @@ class Steps:
         condition = sa.text(where)
         self.create_index(name, table, [column], unique=unique, postgresql_where=condition, sqlite_where=condition)
 
+    def drop_partial_index(self, name: str, table: str, virtual: str) -> None:
+        """Drop what `partial_index` has made."""
+        if op.get_bind().dialect.name not in MYSQL:
+            self.drop_index(name, table_name=table)
+        elif self.has_column(table, virtual):
+            op.execute(f"ALTER TABLE {table} DROP INDEX {name}, DROP COLUMN {virtual}")
+
     def has_column(self, table: str, name: str) -> bool:
         """Whether the table has the column."""
-        return name in {column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)}
+        inspector = sa.inspect(op.get_bind())
+        return inspector.has_table(table) and name in {each["name"] for each in inspector.get_columns(table)}
 
     def _resumes(self) -> bool:
         return not op.get_context().impl.transactional_ddl
@@ -77,8 +85,9 @@ class Steps:
         return self._resumes() and self.has_column(table, name)
 
     def _has_index(self, table: str, name: str) -> bool:
-        indexes = sa.inspect(op.get_bind()).get_indexes(table) if self._resumes() else []
-        return name in {index["name"] for index in indexes}
+        if not self._has_table(table):
+            return False
+        return name in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}
 
 
 steps = Steps()

@@ -44,10 +44,11 @@ async def _acarried_out(connection: AsyncConnection, commands: Sequence[Command]
     if connection.dialect.name in MYSQL:
         from relay_billing.store.mysql_direct import acarried_out as acarried_out_one
 
-        return [
-            await acarried_out_one(connection, each) if each.constant else await _aexecuted(connection, each)
-            for each in commands
-        ]
+        replies: list[Reply] = []
+        for each in commands:
+            send = acarried_out_one if each.constant else _aexecuted
+            replies.append(Reply.known(each, replies) or await send(connection, each))
+        return replies
     return [await _aexecuted(connection, each) for each in commands]
 
 

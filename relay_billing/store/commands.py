@@ -20,6 +20,8 @@ class Command:
     """Rows that it must change; None: any number."""
     constant: bool = False
     """The statement is one of a fixed set: compiled once, and sent in one round trip with other constant ones."""
+    follows: bool = False
+    """It reads what belongs to the rows of the command before it: where there are none, it need not be sent."""
 
     @classmethod
     def of_constant(cls, statement: Executable, **parameters: object) -> "Command":
@@ -33,6 +35,11 @@ class Reply:
 
     rows: Sequence[Mapping[str, Any]]
     count: int
+
+    @staticmethod
+    def known(command: Command, before: Sequence["Reply"]) -> "Reply | None":
+        """The reply to a command that `follows` no rows; None: it must be sent. `before`: the list's replies so far."""
+        return Reply((), 0) if command.follows and not before[-1].rows else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,13 @@ def kept(dialect: Dialect, letters: Sequence[Letter], now_ms: int, *, announce: 
         return []
     # A resolved letter that comes again is open again.
     reopened = {"deliveries": _C.deliveries + 1, "resolution": None, "resolved_at": None}
-    statement = dialect.upsert(_C.fingerprint, lambda new: {**reopened, "last_at": new["last_at"]})
     rows = [
         {**asdict(each), "reason": each.reason.value, "created_at": now_ms, "last_at": now_ms}
         for each in sorted(letters, key=lambda each: each.fingerprint)
     ]
     # Before the letters are written: the statement skips letters that are open already.
     announced = [letters_announced(letters, now_ms)] if announce else []
-    return [*announced, Command(statement, rows)]
+    return [*announced, dialect.upsert(_C.fingerprint, lambda new: {**reopened, "last_at": new["last_at"]}, rows)]
 
 
 def resolve(letter_id: int, resolution: str, note: str | None, now_ms: int) -> Command:

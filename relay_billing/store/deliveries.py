@@ -11,10 +11,9 @@ _C = billing_deliveries.c
 
 def count(dialect: Dialect, key: str, now_ms: int) -> Command:
     """Count one more delivery; `counted` reads the count."""
-    counted_on = dialect.upsert(
-        _C.fingerprint, lambda new: {"deliveries": _C.deliveries + 1, "last_at": new["last_at"]}
-    )
-    return Command(counted_on.values(fingerprint=key, deliveries=1, last_at=now_ms))
+    row = {"fingerprint": key, "deliveries": 1, "last_at": now_ms}
+    again = {"deliveries": _C.deliveries + 1, "last_at": now_ms}
+    return dialect.upsert(_C.fingerprint, lambda _: again, [row])
 
 
 def counted(key: str) -> Command:

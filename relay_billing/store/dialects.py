@@ -24,15 +24,15 @@ _LISTED = listed(func.database())
 _OWN_STATEMENTS = account_statements(OWN)
 
 
-def on_conflict(insert: Callable[[Table], pg.Insert | lite.Insert]) -> Callable[[Column[str], Assigned], Insert]:
+def on_conflict(insert: Callable[[Table], pg.Insert | lite.Insert]) -> Callable[[Column[str], Assigned, Rows], Command]:
     """The upsert of PostgreSQL and SQLite, made of the one's or the other's INSERT."""
 
-    def upsert(key: Column[str], assigned: Assigned) -> Insert:
+    def upsert(key: Column[str], assigned: Assigned, rows: Rows) -> Command:
         made = insert(key.table)
         values = assigned(made.excluded)
         if not values:
-            return made.on_conflict_do_nothing(index_elements=[key])
-        return made.on_conflict_do_update(index_elements=[key], set_=values)
+            return Command(made.on_conflict_do_nothing(index_elements=[key]), rows)
+        return Command(made.on_conflict_do_update(index_elements=[key], set_=values), rows)
 
     return upsert
 
@@ -46,8 +46,8 @@ class Dialect:
     """How the ledger uses one kind of database."""
 
     name: str
-    upsert: Callable[[Column[str], Assigned], Insert]
-    """Makes an INSERT into the table of a unique column; a row that is there already is updated instead."""
+    upsert: Callable[[Column[str], Assigned, Rows], Command]
+    """Makes the command that inserts rows into a unique column's table; a row that is there is updated instead."""
     claim: Callable[[str], Command | None]
     """Makes the command that locks a name until the transaction ends; None: there is only one writer anyway."""
     opening: tuple[str, ...]

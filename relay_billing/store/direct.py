@@ -35,11 +35,13 @@ def _raised(connection: Connection, error: Exception, commands: Sequence[Command
 def carried_out(connection: Connection, commands: Sequence[Command]) -> list[Reply]:
     """Run constant commands in their order; return a reply for each. Raises SQLAlchemy's errors."""
     raw: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-    replies = []
+    replies: list[Reply] = []
     try:
         for command in commands:
             sent = _sent_of(command)
-            if isinstance(command.parameters, dict):
+            if (spared := Reply.known(command, replies)) is not None:
+                replies.append(spared)
+            elif isinstance(command.parameters, dict):
                 found = raw.execute(sent.text, sent.parameters(command.parameters)).fetchall()
                 replies.append(sent.reply(found))
             else:
@@ -54,11 +56,13 @@ async def acarried_out(connection: "AsyncConnection", commands: Sequence[Command
     known = connection.sync_connection
     assert known is not None
     raw: aiosqlite.Connection = known.connection.driver_connection  # type: ignore[assignment]
-    replies = []
+    replies: list[Reply] = []
     try:
         for command in commands:
             sent = _sent_of(command)
-            if isinstance(command.parameters, dict):
+            if (spared := Reply.known(command, replies)) is not None:
+                replies.append(spared)
+            elif isinstance(command.parameters, dict):
                 found = await raw.execute_fetchall(sent.text, sent.parameters(command.parameters))
                 replies.append(sent.reply(found))
             else:

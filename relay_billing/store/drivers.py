@@ -89,9 +89,11 @@ def _carried_out(connection: Connection, commands: Sequence[Command], *, first: 
     if connection.dialect.name in MYSQL:
         from relay_billing.store.mysql_direct import carried_out as carried_out_one
 
-        return [
-            carried_out_one(connection, each) if each.constant else _executed(connection, each) for each in commands
-        ]
+        replies: list[Reply] = []
+        for each in commands:
+            send = carried_out_one if each.constant else _executed
+            replies.append(Reply.known(each, replies) or send(connection, each))
+        return replies
     return [_executed(connection, each) for each in commands]
 
 

@@ -19,12 +19,13 @@ def _load_accounts(
 ) -> list[Command]:
     """Lock, or read, all accounts that a pre-consume of these users may charge, and read the subscriptions' plans."""
     ids = sorted(user_ids)
+    active = {"ids": ids, "now": sheet.now}
     users, subscriptions, tokens = accounts.locking if lock else accounts.reading
     commands = [
         Command.of_constant(users, ids=ids),
-        Command.of_constant(subscriptions, ids=ids, now=sheet.now),
+        Command.of_constant(subscriptions, **active),
+        Command(accounts.plans_of_active, active, constant=True, follows=True),
         Command.of_constant(tokens, ids=sorted(token_ids)),
-        Command.of_constant(accounts.plans_of_active, ids=ids, now=sheet.now),
     ]
     if sheet.policy.trust_max_inflight:
         commands.append(Command.of_constant(statements.TRUSTED_OPEN, ids=ids, shadow=sheet.policy.shadow))
@@ -34,7 +35,7 @@ def _load_accounts(
 def load_for_holds(
     sheet: Worksheet, accounts: AccountStatements, requests: Collection[PreConsume], *, lock: bool = True
 ) -> Load:
-    """Read the sessions that exist already (replays), and lock the accounts, in one list of commands.
+    """Find the sessions that exist already (replays), and lock the accounts, in one list of commands.
 
     `lock` False: for a decision that nothing follows; it waits for no lock. In shadow nothing is locked either: nothing
     will be moved, and the relay's own updates must not wait for us (semantics §13).
@@ -42,12 +43,14 @@ def load_for_holds(
     lock = lock and not sheet.policy.shadow
     user_ids = {each.user_id for each in requests}
     token_ids = {each.token_id for each in requests if each.token_id is not None}
-    read = Command.of_constant(statements.READ_SESSIONS, ids=sorted({each.request_id for each in requests}))
-    found, wallets, subscriptions, keys, plans, *counts = yield [
-        read,
+    request_ids = sorted({each.request_id for each in requests})
+    known, wallets, subscriptions, plans, keys, *counts = yield [
+        Command.of_constant(statements.KNOWN_SESSIONS, ids=request_ids),
         *_load_accounts(sheet, accounts, user_ids, token_ids, lock=lock),
     ]
-    fill_sessions(sheet, found)
+    if known.rows:
+        (found,) = yield [Command.of_constant(statements.READ_SESSIONS, ids=request_ids)]
+        fill_sessions(sheet, found)
     fill_accounts(sheet, wallets, subscriptions, keys)
     sheet.plans.update({row["id"]: Plan(**row) for row in plans.rows})
     for reply in counts:

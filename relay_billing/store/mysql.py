@@ -86,16 +86,17 @@ def _many(statement: Insert | Update, rows: Rows) -> Command:
     return Command(_set_based(statement, names), {"rows": listed_rows}, len(rows), constant=True)
 
 
-def _upsert(key: Column[str], assigned: Assigned) -> Insert:
-    made = insert(key.table)
+def _upsert(key: Column[str], assigned: Assigned, rows: Rows) -> Command:
+    # Not many sets of parameters: the drivers would take `VALUES(column)` for the rows that they put together.
+    made = insert(key.table).values([dict(row) for row in rows])
     # Not IGNORE: it would take other errors for nothing, too.
-    return made.on_duplicate_key_update({**assigned(made.inserted)} or {key.name: key})
+    return Command(made.on_duplicate_key_update({**assigned(made.inserted)} or {key.name: key}))
 
 
 def _claim(name: str) -> Command:
     """The lock of one row of heartbeats. Their own locks by name end with the connection, not the transaction."""
     row = {"name": f"claim {crc32(name.encode()) % CLAIMS}", "at": 0}
-    return Command(_upsert(billing_heartbeats.c.name, lambda _: {}).values(row))
+    return _upsert(billing_heartbeats.c.name, lambda _: {}, [row])
 
 
 # An amount that a column can't hold must be an error, on whatever server. NO_BACKSLASH_ESCAPES stays: the driver looks

@@ -1,6 +1,6 @@
 """The numbers of MySQL's and MariaDB's errors that are retried, and how."""
 
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 # Retried, on the same connection or another one.
 DEADLOCK = 1213
@@ -61,5 +61,6 @@ def afresh(error: DBAPIError) -> bool:
 
 
 def _lost(error: DBAPIError) -> bool:
-    # PyMySQL's InterfaceError of a connection that is closed already has the number 0.
-    return error.connection_invalidated or (isinstance(error, InterfaceError) and number_of(error.orig) is None)
+    # PyMySQL's error of a connection that is closed already has the number 0.
+    unspoken = isinstance(error, OperationalError | InterfaceError) and number_of(error.orig) is None
+    return unspoken or error.connection_invalidated

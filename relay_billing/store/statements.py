@@ -52,6 +52,8 @@ def locked(rows: Rows) -> Rows:
 
 # Loads. `ids` is a sorted list.
 READ_SESSIONS = select(billing_sessions).where(among(_S.request_id, "ids")).order_by(_S.request_id)
+# For replays, which are rare: no other column is sent for nothing.
+KNOWN_SESSIONS = select(_S.request_id).where(among(_S.request_id, "ids"))
 LOCK_SESSIONS = locked(READ_SESSIONS)
 LOCK_SESSION_KEYS = locked(select(_S.request_id).where(among(_S.request_id, "ids")).order_by(_S.request_id))
 # Of those in shadow, or of the others: neither counts for the other kind.

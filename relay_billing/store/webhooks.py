@@ -34,7 +34,7 @@ def announced(dialect: Dialect, events: Sequence[Event]) -> Command:
 
 def announced_once(dialect: Dialect, event: Event) -> Command:
     """Keep an event unless it is kept already."""
-    return Command(dialect.upsert(billing_webhooks.c.event_id, lambda _: {}).values(_row(event)))
+    return dialect.upsert(billing_webhooks.c.event_id, lambda _: {}, [_row(event)])
 
 
 def _given(name: str) -> BindParameter[object]:

@@ -1,4 +1,4 @@
-"""`deploy/grants.sql`: under it sessions live their whole life, and what a role has no business with is refused."""
+"""The scripts of grants: under them sessions live their whole life, and what a role has no business with is refused."""
 
 import os
 import re
@@ -34,17 +34,22 @@ from relay_billing.flows import (
 from relay_billing.flows.dead_letters import Filter
 from relay_billing.schema import billing_sessions, billing_shadow_refusals, billing_webhooks
 from relay_billing.store.drivers import engine_of
+from relay_billing.store.mysql_failures import number_of
 from relay_billing.store.statements import MUTABLE
 from tests.fixtures.accounts import START, Clock, given, states, token, used, wallet
 from tests.fixtures.databases import empty
 from tests.fixtures.new_api import NEW_API, new_api_rows
 from tests.fixtures.workers import ROOT
 
-GRANTS = (ROOT / "deploy" / "grants.sql").read_text()
+SCRIPTS = {
+    name: (ROOT / "deploy" / f"grants{more}.sql").read_text()
+    for name, more in (("postgresql", ""), ("mysql", "-mysql"))
+}
 RUN = os.getpid()
 """Roles belong to the whole server: those of a run have names of their own."""
 ROLES = ("billing_relay", "billing_api", "billing_worker")
-REFUSED = "42501"
+REFUSED = ("42501", 1044, 1142, 1143, 1227, 1370)
+"""PostgreSQL's state, MariaDB's numbers."""
 WEALTH = 1_000_000
 DAY_S = 86_400
 
@@ -61,8 +66,8 @@ SCHEMA = (
     "DROP TRIGGER billing_relay_moves ON billing_sessions",
     "CREATE INDEX mine ON billing_sessions (user_id)",
     "UPDATE billing_alembic_version SET version_num = '0001'",
-    "SELECT key FROM tokens",
-    "UPDATE tokens SET key = 'sk-mine'",
+    "SELECT tokens.key FROM tokens",
+    "UPDATE tokens SET name = 'mine'",
     "UPDATE tokens SET user_id = 2",
     "INSERT INTO users (id, quota) VALUES (7, 1000000)",
     "DELETE FROM users",
@@ -101,6 +106,13 @@ FORBIDDEN = [
 ]
 
 
+SAID_OTHERWISE = {
+    "ALTER TABLE billing_sessions DISABLE TRIGGER ALL": "ALTER TABLE billing_sessions DROP COLUMN intent",
+    "DROP TRIGGER billing_relay_moves ON billing_sessions": "DROP TRIGGER billing_relay_moves",
+}
+"""On MariaDB."""
+
+
 @dataclass(frozen=True, slots=True)
 class Roles:
     """One database, as its owner, a relay, an HTTP door and a worker see it."""
@@ -111,16 +123,66 @@ class Roles:
     worker: Engine
 
 
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, as MySQL's own client takes it apart."""
+    delimiter, statement = ";", ""
+    for line in script.splitlines():
+        if line.startswith("DELIMITER "):
+            delimiter = line.removeprefix("DELIMITER ")
+        elif not line.startswith("--"):
+            statement += f"{line}\n"
+            if line.endswith(delimiter):
+                yield statement.rstrip().removesuffix(delimiter)
+                statement = ""
+    if statement.strip():
+        yield statement
+
+
 def _run(engine: Engine, script: str) -> None:
     with engine.begin() as connection:
         # Without parameters, as psql sends it: a per cent sign is one.
-        connection.connection.cursor().execute(script)
+        for each in [script] if engine.dialect.name == "postgresql" else _statements(script):
+            connection.connection.cursor().execute(each)
+
+
+def _login(owner: Engine, role: str) -> None:
+    if owner.dialect.name == "postgresql":
+        _run(owner, f"CREATE ROLE {role}_login_{RUN} LOGIN PASSWORD 'x' IN ROLE {role}_{RUN}")
+        return
+    _run(owner, f"CREATE USER {role}_login_{RUN} IDENTIFIED BY 'x'")
+    _run(owner, f"GRANT {role}_{RUN} TO {role}_login_{RUN}")
+    _run(owner, f"SET DEFAULT ROLE {role}_{RUN} FOR {role}_login_{RUN}")
+
+
+def _clear(owner: Engine) -> None:
+    names = [f"{role}{login}_{RUN}" for role in ROLES for login in ("_login", "")]
+    for name in ("opens", "moves"):
+        on = " ON billing_sessions" if owner.dialect.name == "postgresql" else ""
+        _run(owner, f"DROP TRIGGER IF EXISTS billing_relay_{name}{on}")
+    for name in names:
+        if owner.dialect.name == "postgresql":
+            dropped = f"DROP OWNED BY {name}; DROP ROLE {name};"
+            _run(owner, f"DO $$ BEGIN IF to_regrole('{name}') IS NOT NULL THEN {dropped} END IF; END $$")
+        else:
+            _run(owner, f"DROP {'USER' if '_login_' in name else 'ROLE'} IF EXISTS {name}")
+
+
+def _refusal(error: DBAPIError) -> object:
+    """What the database calls its refusal."""
+    return number_of(error.orig) or getattr(error.orig, "sqlstate", None)
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Each server in turn."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture
-def roles(request: pytest.FixtureRequest) -> Iterator[Roles]:
+def roles(database: str, request: pytest.FixtureRequest) -> Iterator[Roles]:
     """A migrated database with the grants, and a login for each role; parameter True: in a relay's own tables."""
-    url = empty("postgresql", request)
+    url = empty(database, request)
     owner = engine_of(url)
     if getattr(request, "param", False):
         NEW_API.create_all(owner)
@@ -130,20 +192,16 @@ def roles(request: pytest.FixtureRequest) -> Iterator[Roles]:
     try:
         # Twice: it may be run any number of times.
         for _ in range(2):
-            _run(owner, re.sub(r"\bbilling_(relay|api|worker)\b", rf"billing_\1_{RUN}", GRANTS))
+            _run(owner, re.sub(r"\bbilling_(relay|api|worker)\b", rf"billing_\1_{RUN}", SCRIPTS[owner.dialect.name]))
         for role in ROLES:
-            _run(owner, f"CREATE ROLE {role}_login_{RUN} LOGIN PASSWORD 'x' IN ROLE {role}_{RUN}")
+            _login(owner, role)
             own = make_url(url).set(username=f"{role}_login_{RUN}", password="x")
             logins.append(engine_of(own.render_as_string(hide_password=False)))
         yield Roles(owner, *logins)
     finally:
         for login in logins:
             login.dispose()
-        _run(owner, "DROP TRIGGER IF EXISTS billing_relay_opens ON billing_sessions")
-        _run(owner, "DROP TRIGGER IF EXISTS billing_relay_moves ON billing_sessions")
-        for name in [f"{role}{login}_{RUN}" for role in ROLES for login in ("_login", "")]:
-            dropped = f"DROP OWNED BY {name}; DROP ROLE {name};"
-            _run(owner, f"DO $$ BEGIN IF to_regrole('{name}') IS NOT NULL THEN {dropped} END IF; END $$")
+        _clear(owner)
         owner.dispose()
 
 
@@ -266,16 +324,17 @@ def test_what_a_role_has_no_business_with_is_refused(lived: Roles) -> None:
     before = rows()
     for role, statement in FORBIDDEN:
         engine: Engine = getattr(lived, role)
+        said = statement if engine.dialect.name == "postgresql" else SAID_OTHERWISE.get(statement, statement)
         with engine.connect() as connection, pytest.raises(DBAPIError) as refused:
-            connection.exec_driver_sql(statement)
-        assert getattr(refused.value.orig, "sqlstate", None) == REFUSED, (role, statement, refused.value.orig)
+            connection.exec_driver_sql(said)
+        assert _refusal(refused.value) in REFUSED, (role, statement, refused.value.orig)
     made = select(*(each for each in billing_sessions.c)).where(billing_sessions.c.request_id == "settled")
     forged = billing_sessions.insert().from_select(
         [each.name for each in billing_sessions.c], made.with_only_columns(*_forged())
     )
     with lived.relay.connect() as connection, pytest.raises(DBAPIError) as refused:
         connection.execute(forged)
-    assert getattr(refused.value.orig, "sqlstate", None) == REFUSED
+    assert _refusal(refused.value) in REFUSED
     assert rows() == before
 
 
@@ -294,9 +353,10 @@ def test_a_relay_in_shadow_keeps_what_it_refuses(roles: Roles) -> None:
 
 
 def test_the_grants_name_every_column_that_a_transition_writes() -> None:
-    granted = re.search(r"GRANT SELECT, INSERT, UPDATE \((.*?)\) ON billing_sessions", GRANTS, re.DOTALL)
-    assert granted is not None
-    assert [each.strip() for each in granted[1].split(",")] == list(MUTABLE)
+    for script in SCRIPTS.values():
+        granted = re.search(r"GRANT SELECT, INSERT, UPDATE \((.*?)\) ON billing_sessions", script, re.DOTALL)
+        assert granted is not None
+        assert [each.strip() for each in granted[1].split(",")] == list(MUTABLE)
 
 
 @pytest.mark.parametrize("roles", [True], indirect=True, ids=["a relay's tables"])
@@ -318,5 +378,5 @@ def test_under_the_grants_sessions_live_in_a_relays_own_tables_too(roles: Roles)
     assert [each.difference for each in worker.adopt(list(worker.findings()))] == [50]
     # A column that a role may not read is no guard that is missing, but an error.
     _run(roles.owner, f"REVOKE SELECT (status) ON users FROM billing_relay_{RUN}")
-    with pytest.raises(UpdateDataError, match="permission denied"):
+    with pytest.raises(UpdateDataError, match=r"permission denied|command denied"):
         Ledger(roles.relay, policy, Clock()).pre_consume(request_id="x", user_id=2, token_id=2, quota=1)

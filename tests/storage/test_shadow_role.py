@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Engine, text
 
 from relay_billing import Ledger, Outcome, RefundJob, SettleJob, UpdateDataError
 from relay_billing.schema import ACCOUNT_TABLES, metadata
@@ -16,35 +16,49 @@ ROLE = f"billing_shadow_{os.getpid()}"
 """Roles belong to the whole server: that of a run has a name of its own."""
 
 
+OURS = [each for each in metadata.tables if each not in ACCOUNT_TABLES]
+MADE = {
+    "postgresql": (
+        f"CREATE ROLE {ROLE} LOGIN PASSWORD 'x'",
+        f"GRANT USAGE ON SCHEMA public TO {ROLE}",
+        f"GRANT ALL ON {', '.join(OURS)} TO {ROLE}",
+        f"GRANT SELECT ON {', '.join(ACCOUNT_TABLES)} TO {ROLE}",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {ROLE}",
+    ),
+    "mysql": (
+        f"CREATE USER {ROLE} IDENTIFIED BY 'x'",
+        *(f"GRANT ALL ON {each} TO {ROLE}" for each in OURS),
+        *(f"GRANT SELECT ON {each} TO {ROLE}" for each in ACCOUNT_TABLES),
+    ),
+}
+DROPPED = {"postgresql": (f"DROP OWNED BY {ROLE}", f"DROP ROLE {ROLE}"), "mysql": (f"DROP USER {ROLE}",)}
+
+
 @pytest.fixture
-def reader(postgresql: Engine, postgresql_url: str) -> Iterator[Engine]:
+def reader(server: Engine) -> Iterator[Engine]:
     """A login that may do all with our tables, and read the relay's."""
-    ours = ", ".join(each for each in metadata.tables if each not in ACCOUNT_TABLES)
-    with postgresql.begin() as connection:
-        connection.execute(text(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'x'"))
-        connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {ROLE}"))
-        connection.execute(text(f"GRANT ALL ON {ours} TO {ROLE}"))
-        connection.execute(text(f"GRANT SELECT ON {', '.join(ACCOUNT_TABLES)} TO {ROLE}"))
-        connection.execute(text(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {ROLE}"))
-    login = engine_of(make_url(postgresql_url).set(username=ROLE, password="x").render_as_string(hide_password=False))
+    with server.begin() as connection:
+        for each in MADE[server.dialect.name]:
+            connection.execute(text(each))
+    login = engine_of(server.url.set(username=ROLE, password="x").render_as_string(hide_password=False))
     try:
         yield login
     finally:
         login.dispose()
-        with postgresql.begin() as connection:
-            connection.execute(text(f"DROP OWNED BY {ROLE}"))
-            connection.execute(text(f"DROP ROLE {ROLE}"))
+        with server.begin() as connection:
+            for each in DROPPED[server.dialect.name]:
+                connection.execute(text(each))
 
 
-def test_a_shadow_needs_no_right_to_change_an_account(reader: Engine, postgresql: Engine) -> None:
+def test_a_shadow_needs_no_right_to_change_an_account(reader: Engine, server: Engine) -> None:
     given(
-        postgresql,
+        server,
         user=[{"id": 1, "quota": WEALTH}],
         token=[{"id": 1, "user_id": 1, "remain_quota": WEALTH}],
         plan=[{"id": 1, "title": "daily", "quota_reset_period": "daily"}],
         subscription=[{"id": 1, "user_id": 1, "plan_id": 1, "amount_total": 500, "start_time": 1, "end_time": 2**40}],
     )
-    before, clock = accounts_of(postgresql), Clock()
+    before, clock = accounts_of(server), Clock()
     shadow = Ledger(reader, SHADOW, clock)
     hold(shadow, "s1", "s2", "s3", "s4")
     hold(shadow, "s5", preference="subscription_only")
@@ -54,8 +68,8 @@ def test_a_shadow_needs_no_right_to_change_an_account(reader: Engine, postgresql
     assert shadow.apply([SettleJob("s1", 70), RefundJob("s2"), SettleJob("s5", 30)]) == [Outcome.APPLIED] * 3
     clock.at = 120
     assert (shadow.apply_intents(), shadow.expire_holds(), shadow.reset_subscriptions()) == (1, 1, 0)
-    assert set(states(postgresql).values()) == {"settled", "refunded", "expired"}
-    assert accounts_of(postgresql) == before
-    with pytest.raises(UpdateDataError, match="permission denied"):
+    assert set(states(server).values()) == {"settled", "refunded", "expired"}
+    assert accounts_of(server) == before
+    with pytest.raises(UpdateDataError, match=r"permission denied|command denied"):
         Ledger(reader, REAL, clock).pre_consume(request_id="r1", user_id=1, token_id=1, quota=5)
     assert shadow.reconcile() == []

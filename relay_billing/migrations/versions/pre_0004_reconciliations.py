@@ -35,5 +35,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Forget them."""
-    steps.drop_index("ix_billing_dead_letters_open", table_name="billing_dead_letters")
+    steps.drop_partial_index("ix_billing_dead_letters_open", "billing_dead_letters", "open_created_at")
     steps.drop_table("billing_reconciliations")
