@@ -1,4 +1,4 @@
-"""`make bench`: everything, or the parts that are named: price, holds, http, settles, tuning, growth, memory."""
+"""`make bench`: everything, or those of `PARTS` that are named."""
 
 import argparse
 import json
@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine, text
 
-from benchmarks import growth, holds, http, page, plots, price, settles, tuning
+from benchmarks import growth, holds, http, mariadb, page, plots, price, settles, tuning
 from benchmarks.measure import USERS, Scenario, play
 from benchmarks.site import Site, opened, worker
 
-PARTS = ("price", "holds", "http", "settles", "tuning", "growth", "memory")
+PARTS = ("price", "holds", "mariadb", "http", "settles", "tuning", "growth", "memory")
 MEMORY_SETTLES = 1_000_000
 PGBENCH = """\\set of random(1, {users})
 BEGIN;
@@ -125,6 +125,12 @@ def main() -> None:
             on_sqlite = holds.sqlite_scenarios(Path(folder))
             play(on_sqlite, chosen.rounds)
             scenarios += on_sqlite
+    if "mariadb" in chosen.parts:
+        with mariadb.opened() as server:
+            results["mariadb"] = mariadb.machine(server)
+            on_mariadb = mariadb.scenarios(server)
+            play(on_mariadb, chosen.rounds)
+            scenarios += on_mariadb
     if "http" in chosen.parts:
         with opened() as site:
             with http.compared(site) as over_http:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,13 @@ def async_client(
 
 
 def pool(url: str, callers: int) -> Engine:
-    """A connection for each caller, 64 at the most: PostgreSQL has 120."""
-    return create_engine(url, pool_size=min(callers, 64), max_overflow=0, pool_timeout=60)
+    """A connection for each caller, 64 at the most: PostgreSQL has 120. All are open before anything is measured."""
+    connections = min(callers, 64)
+    engine = create_engine(url, pool_size=connections, max_overflow=0, pool_timeout=60)
+    with ExitStack() as opened:
+        for _ in range(connections):
+            opened.enter_context(engine.connect())
+    return engine
 
 
 def orm(url: str, callers: int, who: Who) -> Measured:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from benchmarks import http
+from benchmarks import http, mariadb
 from benchmarks.growth import YARDSTICK
 from benchmarks.plots import RESULTS, ROOT
 
@@ -98,6 +98,23 @@ def _reached_over_http(results: Results) -> list[Row]:
     ]
 
 
+def _on_mariadb(results: Results) -> str:
+    settings = ", ".join(f"`{name}={value}`" for name, value in results["mariadb"].items() if name != "version")
+    naive = "naive ORM"
+    rows = []
+    for what, scenario, way, wanted in (
+        ("one caller", mariadb.name(1), "BillingClient", "1.5 times"),
+        ("64 asyncio callers, against 64 threads", mariadb.name(64), "AsyncBillingClient", "5 times"),
+        ("the same, one hot wallet", mariadb.name(64, mariadb.HOT), "AsyncBillingClient", ""),
+    ):
+        ours, theirs = (_way(results, scenario, each) for each in (way, naive))
+        latencies = " and ".join(f"{each['p50_ms']:.1f} / {each['p99_ms']:.1f}" for each in (ours, theirs))
+        rates = f"{ours['per_second']:,.0f} and {theirs['per_second']:,.0f}"
+        rows.append((what, wanted, _times(results, scenario, naive), rates, latencies))
+    head = ("ours against the naive ORM", "wanted", "measured", "a second, ours and theirs", "p50 / p99, ms")
+    return f"MariaDB {results['mariadb']['version']} with {settings}.\n\n{_table(head, rows)}"
+
+
 def _parts(results: Results) -> str:
     """What one item costs, by where it is spent."""
     columns = ("wall_us", "client_us", "driver_us", "server_us", "commit_us", "rest_us")
@@ -183,6 +200,7 @@ def _memory(results: Results) -> str:
 PARTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "machine": ("machine", _machine),
     "reached": ("scenarios", _reached),
+    "mariadb": ("mariadb", _on_mariadb),
     "price": ("price", _parts),
     "variants": ("price", _variants),
     "trips": ("price", _trips),

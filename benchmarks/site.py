@@ -15,6 +15,7 @@ from benchmarks import baselines
 from benchmarks.measure import USERS, evenly
 from relay_billing import Ledger, Policy, PreConsume, migrations
 from relay_billing.schema import tokens, user_subscriptions, users
+from relay_billing.store.drivers import engine_of
 from tests.faults.postgres import Postgres
 from tests.fixtures.brokers import MAKERS, Broker
 from tests.fixtures.waiting import until
@@ -64,7 +65,7 @@ class Site:
 
 def fill(url: str, sessions: int) -> None:
     """Users with a token each, as many with a subscription, and sessions of the past."""
-    engine = create_engine(url)
+    engine = engine_of(url)
     everybody = range(1, USERS + 1)
     with engine.begin() as connection:
         migrations.upgrade(connection)

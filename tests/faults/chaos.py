@@ -1,6 +1,6 @@
 """Breaks everything at random, waits, mends nothing, then proves every balance.
 
-`python -m tests.faults.chaos --seconds 120 --seed 7 --broker redis --durability database --relays mix`
+`python -m tests.faults.chaos --seconds 120 --seed 7 --database mariadb --broker redis --relays mix`
 """
 
 import argparse
@@ -22,6 +22,7 @@ from rich.table import Table
 from relay_billing.domain.choices import Durability
 from tasks.base import OUTAGE_PATIENCE_S
 from tasks.job_task import BACKOFF_S
+from tests.faults.databases import DATABASES
 from tests.faults.faults import Fault, Faults
 from tests.faults.queue import waiting
 from tests.faults.relay import HOLD_TTL_S
@@ -29,6 +30,8 @@ from tests.faults.relays import MIXES
 from tests.faults.site import CALL_TIMEOUT_S, SETTINGS, WEALTH, Site
 from tests.faults.verdict import Verdict, judge, owed, settled
 from tests.fixtures.waiting import until
+from worker.process.watch import LOOK_EVERY_S as LOOKS_EVERY_S
+from worker.process.watch import SILENT_SWEEPS
 
 PAUSE_S = (1.0, 3.0)
 START_TIMEOUT_S = 60
@@ -49,10 +52,13 @@ SETTLED_WITHIN_S = (
     + sum(BACKOFF_S[: SETTINGS["unknown_session_retries"]])
     + SETTINGS["intent_grace"]
     + 2 * SETTINGS["sweep_interval"]
+    + SILENT_SWEEPS * SETTINGS["sweep_interval"]
+    + 2 * LOOKS_EVERY_S
 )
 """Seconds after the last fault in which the accounts must be right. Each wait that a setting allows comes once, one by
 one: relays end their last call, holds expire, workers and beat reach the broker, a lost worker's message comes
-back, finds the database away, then its session, and the second sweep applies what has none, for the first was lost."""
+back, finds the database away, then its session, and the second sweep applies what has none, for the first was lost.
+Before that, workers may have found that they get no messages."""
 LOOK_EVERY_S = 0.25
 
 
@@ -129,8 +135,8 @@ class Chaos:
 def table(chaos: Chaos, verdict: Verdict, seconds: float) -> Table:
     """The run on one screen."""
     site = chaos.site
-    relays = ", ".join(site.relays)
-    title = f"{site.broker_name}, {site.durability.value}, relays {relays}, {seconds:.0f} s, seed {site.seed}"
+    relays, servers = ", ".join(site.relays), f"{site.database_name}, {site.broker_name}"
+    title = f"{servers}, {site.durability.value}, relays {relays}, {seconds:.0f} s, seed {site.seed}"
     shown = Table("what", title=title, box=box.SIMPLE_HEAD)
     shown.add_column("count", justify="right")
     told = {"sessions": verdict.sessions, "settles told": verdict.settles, "refunds told": verdict.refunds}
@@ -167,6 +173,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--database", choices=list(DATABASES), default="postgresql")
     parser.add_argument("--broker", choices=["redis", "rabbitmq"], default="redis")
     parser.add_argument("--durability", type=Durability, choices=list(Durability), default=Durability.DATABASE)
     parser.add_argument("--relays", choices=list(MIXES), default="mix")
@@ -181,7 +188,14 @@ def main() -> int:
     def log(words: str) -> None:
         console.print(f"{time.monotonic() - began:7.1f}  {words}", highlight=False)
 
-    site = Site(folder, options.broker, seed, durability=options.durability, relays=MIXES[options.relays])
+    site = Site(
+        folder,
+        options.broker,
+        seed,
+        durability=options.durability,
+        relays=MIXES[options.relays],
+        database_name=options.database,
+    )
     chaos, verdict = play(site, options.seconds, log)
     console.print(table(chaos, verdict, options.seconds))
     for line in verdict.lines:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pymysql
 from sqlalchemy import Engine, event
 
 from relay_billing import BillingClient, Ledger, Policy, PreConsume, RefundJob, SettleJob
@@ -19,7 +20,9 @@ from tests.fixtures.accounts import Clock
 DAY_S = 86_400
 POLICY = Policy(trust_quota=0, intent_grace=0)
 PROCESSES = get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.faults.crashing", "alembic", "psycopg", "kombu.transport.filesystem"])
+PROCESSES.set_forkserver_preload(
+    ["tests.faults.crashing", "alembic", "psycopg", "pymysql", "kombu.transport.filesystem"]
+)
 TIMEOUT_S = 30
 
 
@@ -69,16 +72,17 @@ USE_CASES: dict[str, Callable[[Engine], object]] = {
 
 
 def _step_at_the_driver(step: Callable[[], None]) -> None:
-    """Step around every statement that psycopg is given: not all of them go through SQLAlchemy."""
-    carry_out = psycopg.Cursor.execute
+    """Step before every statement that a driver is given: not all of them go through SQLAlchemy."""
+    for taker, method in ((psycopg.Cursor, "execute"), (pymysql.connections.Connection, "query")):
+        setattr(taker, method, _stepping(getattr(taker, method), step))
 
-    def execute(cursor: psycopg.Cursor[Any], *given: Any, **options: Any) -> psycopg.Cursor[Any]:  # noqa: ANN401
-        step()
-        answer = carry_out(cursor, *given, **options)
-        step()
-        return answer
 
-    psycopg.Cursor.execute = execute  # type: ignore[method-assign,assignment]
+def _stepping(carry_out: Callable[..., Any], step: Callable[[], None]) -> Callable[..., Any]:
+    def stepping(*given: Any, **options: Any) -> Any:  # noqa: ANN401
+        step()
+        return carry_out(*given, **options)
+
+    return stepping
 
 
 def _child(database_url: str, name: str, point: int, folder: str) -> None:
@@ -91,11 +95,13 @@ def _child(database_url: str, name: str, point: int, folder: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     event.listen(engine, "commit", step)
-    if engine.dialect.name == "postgresql":
-        _step_at_the_driver(step)
-    else:
-        # Every statement that SQLite is given, past SQLAlchemy too: after one is before the next.
+    # Every statement, past SQLAlchemy too: after one is before the next.
+    if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", lambda connection, _: connection.set_trace_callback(step))
+    else:
+        # What is said on a new connection is no step of the use case.
+        engine.connect().close()
+        _step_at_the_driver(step)
     USE_CASES[name](engine)
     step()
     engine.dispose()

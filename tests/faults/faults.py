@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from api.draining import DRAIN_S, FINISH_S
 from relay_billing import Ledger, Policy
 from relay_billing.domain.choices import Durability
-from tests.faults.postgres import Postgres
+from tests.faults.pair import Server
 from tests.faults.queue import delete_exchanges, delete_queues, made
 from tests.faults.site import CALL_TIMEOUT_S, Site
 from tests.faults.verdict import read
@@ -177,22 +177,22 @@ class Faults:
 
     def restart_database(self) -> None:
         """All sessions are ended."""
-        self.site.postgres.primary.stop("fast")
-        self.site.postgres.primary.start()
+        self.site.database.primary.stop("fast")
+        self.site.database.primary.start()
 
     def restart_database_immediately(self) -> None:
         """Recovery comes with the start."""
-        self.site.postgres.primary.stop("immediate")
-        self.site.postgres.primary.start()
+        self.site.database.primary.stop("immediate")
+        self.site.database.primary.start()
 
     def failover(self) -> None:
         """The primary dies, and the standby takes its place."""
-        how = self.chance.choice([Postgres.kill, lambda server: server.stop("immediate")])
-        self.site.postgres.failover(how)
+        deaths: list[Callable[[Server], None]] = [lambda server: server.kill(), lambda server: server.stop("immediate")]
+        self.site.database.failover(self.chance.choice(deaths))
 
     def demote(self) -> None:
         """Primary and standby change places; open sessions are refused writes before they end."""
-        self.site.postgres.demote()
+        self.site.database.demote()
 
     def cut(self) -> None:
         """Every connection through one proxy is closed."""

@@ -4,12 +4,15 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Engine, make_url
 
 from relay_billing import migrations
 from relay_billing.domain.choices import Durability
+from relay_billing.store.drivers import engine_of
+from relay_billing.store.waits import Waits
+from tests.faults.databases import DATABASES
 from tests.faults.members import Member
 from tests.faults.pair import Pair
 from tests.faults.proxy import Proxy
@@ -25,6 +28,8 @@ WEALTH = 10**12
 SETTINGS = {"sweep_interval": 1, "intent_grace": 3, "visibility_timeout": 15, "unknown_session_retries": 1}
 STATEMENT_TIMEOUT_S, CALL_TIMEOUT_S = 3, 5
 """Of every client of the database: short, so that a fault may outlast them."""
+PATIENT = Waits(statement_s=60.0, call_s=120.0)
+"""Of the harness itself, which goes past the proxies: it waits for whoever was stopped with a lock."""
 WORKERS, DOORS = 2, 2
 SETTLES = 100
 """Settles by which it is seen that all are at work."""
@@ -45,22 +50,22 @@ class Site:
     durability: Durability = Durability.DATABASE
     relays: tuple[Way, ...] = MIXES["in-process"]
     door_module: str = "api"
+    database_name: str = "postgresql"
     members: dict[str, Member] = field(default_factory=dict)
 
     def start(self) -> None:
         """Start everything, servers first."""
-        self.postgres = Pair(self.folder)
-        self.postgres.start()
+        self.database: Pair[Any] = DATABASES[self.database_name](self.folder)
+        self.database.start()
         broker_folder = self.folder / "broker"
         broker_folder.mkdir()
         self.broker: Broker = MAKERS[self.broker_name](broker_folder)
         self.broker.start()
-        self.to_databases = {server: Proxy(server.port) for server in self.postgres.servers}
+        self.to_databases = {port: Proxy(port) for port in self.database.ports}
         self.to_broker = Proxy(self.broker.port)
         self.door_ports = [free_port() for _ in range(DOORS if set(self.relays) - {Way.IN_PROCESS} else 0)]
         self.to_doors = [Proxy(self.door_ports[0], tuple(self.door_ports[1:]))] if self.door_ports else []
-        ports = [server.port for server in self.postgres.servers]
-        self.engine: Engine = create_engine(self._database(ports), poolclass=NullPool)
+        self.engine: Engine = engine_of(self.database.url(self.database.ports), PATIENT, keep=False)
         with self.engine.begin() as connection:
             migrations.upgrade(connection)
         ids = range(1, USERS + 1)
@@ -73,14 +78,10 @@ class Site:
         for member in self.members.values():
             member.start()
 
-    def _database(self, ports: list[int]) -> str:
-        """Both servers in one URL: libpq takes the one that accepts writes."""
-        hosts = "&".join(f"host=127.0.0.1:{port}" for port in ports)
-        return f"postgresql+psycopg://postgres@/postgres?{hosts}&target_session_attrs=read-write&connect_timeout=3"
-
     def _members(self) -> None:
-        waits = f"&statement_timeout={STATEMENT_TIMEOUT_S}&call_timeout={CALL_TIMEOUT_S}"
-        database_url = self._database([proxy.port for proxy in self.to_databases.values()]) + waits
+        waits = {"statement_timeout": str(STATEMENT_TIMEOUT_S), "call_timeout": str(CALL_TIMEOUT_S)}
+        through = make_url(self.database.url([proxy.port for proxy in self.to_databases.values()]))
+        database_url = through.update_query_dict(waits).render_as_string()
         broker_url = self.broker.url.replace(f":{self.broker.port}", f":{self.to_broker.port}")
         celery = (sys.executable, "-m", "celery", "-A", self.worker_app)
         commands: dict[str, tuple[str, ...]] = {"beat": (*celery, "beat")}
@@ -109,7 +110,7 @@ class Site:
     @property
     def links(self) -> tuple[Proxy, ...]:
         """What everybody talks through now: to the primary, to the broker, and to the doors where there are some."""
-        return self.to_databases[self.postgres.primary], self.to_broker, *self.to_doors
+        return self.to_databases[self.database.port], self.to_broker, *self.to_doors
 
     @property
     def diaries(self) -> list[Path]:
@@ -147,4 +148,4 @@ class Site:
             proxy.close()
         self.engine.dispose()
         self.broker.stop()
-        self.postgres.stop()
+        self.database.stop()

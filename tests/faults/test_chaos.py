@@ -18,13 +18,18 @@ AROUND_S = 240
 
 @pytest.mark.timeout(SECONDS + AROUND_S)
 @pytest.mark.parametrize(
-    ("broker", "durability"),
-    [("redis", Durability.DATABASE), ("rabbitmq", Durability.DATABASE), ("rabbitmq", Durability.BROKER)],
+    ("database", "broker", "durability"),
+    [
+        ("postgresql", "redis", Durability.DATABASE),
+        ("postgresql", "rabbitmq", Durability.DATABASE),
+        ("postgresql", "rabbitmq", Durability.BROKER),
+        ("mariadb", "redis", Durability.DATABASE),
+    ],
 )
-def test_nothing_is_lost_and_nothing_doubled(broker: str, durability: Durability, folder: Path) -> None:
+def test_nothing_is_lost_and_nothing_doubled(database: str, broker: str, durability: Durability, folder: Path) -> None:
     seed = secrets.randbelow(10**6)
     log: list[str] = [f"seed {seed}"]
-    site = Site(folder, broker, seed, durability=durability, relays=MIXES["mix"])
+    site = Site(folder, broker, seed, durability=durability, relays=MIXES["mix"], database_name=database)
     chaos, verdict = play(site, SECONDS, log.append)
     assert verdict.good, "\n".join([*log, *verdict.lines])
     assert (verdict.lost, verdict.doubled) == (0, 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from relay_billing.domain.choices import Durability
 from tests.faults.chaos import Chaos
@@ -37,9 +37,8 @@ def caught(site: Site, faults: Callable[[Chaos], None]) -> Verdict:
 def duplicates(chaos: Chaos) -> None:
     """Without the ledger's unique key, the second guard behind the state."""
     with chaos.site.engine.begin() as connection:
-        name = "SELECT conname FROM pg_constraint WHERE conrelid = 'billing_ledger'::regclass AND contype = 'u'"
-        key = connection.execute(text(name)).scalar_one()
-        connection.execute(text(f"ALTER TABLE billing_ledger DROP CONSTRAINT {key}"))
+        (key,) = inspect(connection).get_unique_constraints("billing_ledger")
+        connection.execute(text(f"ALTER TABLE billing_ledger DROP CONSTRAINT {key['name']}"))
     for _ in range(4):
         chaos.faults.duplicate()
 
@@ -108,6 +107,7 @@ def kills_of_busy_workers(chaos: Chaos) -> None:
     ("broker", "mutant", "faults"),
     [
         ("redis", {"worker_app": "tests.faults.mutants.repeating"}, duplicates),
+        ("redis", {"worker_app": "tests.faults.mutants.repeating", "database_name": "mariadb"}, duplicates),
         ("redis", {"relay_module": "tests.faults.mutants.forgetful"}, wipes),
         (
             "rabbitmq",
@@ -120,7 +120,13 @@ def kills_of_busy_workers(chaos: Chaos) -> None:
             kills_of_promising_doors,
         ),
     ],
-    ids=["no state condition", "no intent", "early acknowledgement", "early answer of a door"],
+    ids=[
+        "no state condition",
+        "no state condition, MariaDB",
+        "no intent",
+        "early acknowledgement",
+        "early answer of a door",
+    ],
 )
 def test_a_guarantee_that_is_taken_out_is_missed(
     broker: str, mutant: Mapping[str, Any], faults: Callable[[Chaos], None], folder: Path

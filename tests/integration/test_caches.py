@@ -159,7 +159,7 @@ def test_a_cache_that_says_something_else_than_the_database_is_reported(ledger: 
     assert cached(cache) == (WEALTH + 7 - 100, WEALTH - 100)
 
 
-@pytest.mark.parametrize("empty_url", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("empty_url", ["sqlite", "postgresql", "mariadb"], indirect=True)
 @pytest.mark.parametrize(
     ("before", "after_the_next_run", "uncertain"),
     [("claimed", WEALTH - 100, 0), ("applied", WEALTH, 2), ("closed", WEALTH - 100, 2)],
@@ -228,7 +228,7 @@ def test_clients_worker_and_beat_bring_movements_to_the_caches_in_seconds(
     assert (wallet(site.engine), token(site.engine)) == (940, 940)
 
 
-@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("empty_url", ["postgresql", "mariadb"], indirect=True)
 def test_the_hold_of_an_async_client_comes_too(
     ledger: Ledger, cache: redis.Redis, empty_url: str, tmp_path: Path
 ) -> None:

@@ -20,8 +20,8 @@ RED, YELLOW, GREEN = Status.RED, Status.YELLOW, Status.GREEN
 KEY = "sk-of-ada"
 TOKEN = f"token:{hmac.new(SECRET.encode(), KEY.encode(), hashlib.sha256).hexdigest()}"
 
-pytestmark = pytest.mark.parametrize("looked_at", ["sqlite"], indirect=True)
-"""One database: what is compared is read from it by two plain statements."""
+pytestmark = pytest.mark.parametrize("looked_at", ["sqlite", "mariadb"], indirect=True)
+"""Not every database: what is compared is read from it by two plain statements."""
 
 
 @pytest.fixture

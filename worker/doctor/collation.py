@@ -52,7 +52,7 @@ def _mysql_text(subject: Subject) -> Iterator[Finding]:
         yield Finding(Status.RED, sentence, "Let `migrate` make our tables: it makes ids VARBINARY")
         return
     sentence = f"character set {charset}, collation {collation}; ids in our own tables are compared byte by byte"
-    if collation.endswith(("_bin", "_cs")):
+    if collation.endswith(("_bin", "_cs")) or not subject.tables.foreign:
         yield Finding(Status.GREEN, sentence)
     else:
         sentence += ", those in the relay's tables without regard to case"

@@ -11,6 +11,7 @@ from worker.doctor import (
     clocks,
     collation,
     columns,
+    connections,
     disk,
     grants,
     keys,
@@ -31,6 +32,8 @@ OF_THE_SERVER: tuple[tuple[str, Check], ...] = (
     ("server", server.version),
     ("transactions", server.transactions),
     ("durability", server.durability),
+    ("connections", connections.room),
+    ("connections", connections.rest),
     ("clock", clocks.clock),
     ("disk", disk.free),
 )

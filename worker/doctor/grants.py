@@ -23,6 +23,8 @@ WRITTEN = {
     "billing_ledger": ("amount", "balance_after"),
 }
 """What the worker updates in account tables, and all that it updates in the ledger."""
+GRANTS = {False: "deploy/grants.sql", True: "deploy/grants-mysql.sql"}
+"""What the roles need, by whether it is MySQL or MariaDB."""
 DENIED = ("42501", 1142, 1143, 1044)
 """PostgreSQL's SQLSTATE, and MySQL's error numbers, for what a user may not do."""
 
@@ -87,7 +89,7 @@ def worker(subject: Subject) -> Iterator[Finding]:
     user = subject.reading.value("SELECT current_user" + ("()" if subject.reading.mysql else ""))
     refused = subject.reading.look(lambda connection: list(_refused(subject, connection)))
     if refused:
-        hint = "deploy/grants.sql has what PostgreSQL's roles need; on MySQL grant the same"
+        hint = f"{GRANTS[subject.reading.mysql]} has what the roles need"
         yield Finding(Status.RED, f"{user} may not {', '.join(refused)}", hint)
     else:
         yield Finding(Status.GREEN, f"{user} may read and change what the worker does")

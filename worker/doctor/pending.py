@@ -32,7 +32,7 @@ def migration(subject: Subject) -> Iterator[Finding]:
     has, needs = subject.revision(), migrations.head()
     ours = sorted(name for name in subject.tables.names if name.startswith("billing_") and name != VERSION_TABLE)
     known = migrations.revisions()
-    if has is None and ours:
+    if VERSION_TABLE not in subject.tables.names and ours:
         sentence = f"there are tables {', '.join(ours)}, but no {VERSION_TABLE}: `migrate` would stop at the first"
         yield Finding(
             Status.RED, sentence, "Rename them where they are another program's; drop them where they are empty"

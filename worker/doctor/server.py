@@ -12,6 +12,12 @@ from worker.doctor.subject import Subject
 OLDEST = {Kind.SQLITE: (3, 35), Kind.POSTGRESQL: (13,), Kind.MARIADB: (10, 6), Kind.MYSQL: (8, 0)}
 """The oldest versions that the worker runs on. SQLite's has RETURNING; MySQL's and MariaDB's have JSON_TABLE."""
 
+_REFUSING = {
+    Kind.POSTGRESQL: "SELECT pg_is_in_recovery()",
+    Kind.MARIADB: "SELECT @@GLOBAL.read_only",
+    Kind.MYSQL: "SELECT @@GLOBAL.read_only",
+}
+
 
 def version(subject: Subject) -> Iterator[Finding]:
     """Whether the worker runs on this database and version."""
@@ -37,6 +43,10 @@ def version(subject: Subject) -> Iterator[Finding]:
 def transactions(subject: Subject) -> Iterator[Finding]:
     """The isolation level, and what would change a written balance behind our back."""
     reading = subject.reading
+    refusing = _REFUSING.get(reading.kind)
+    if refusing is not None and reading.value(refusing) in ("True", "1"):
+        sentence = "the server refuses writes: it is a replica, or is about to become one"
+        yield Finding(Status.RED, sentence, "Give the address of the server that takes writes")
     if reading.kind is Kind.SQLITE:
         yield Finding(Status.GREEN, "SQLite has one writer at a time")
     elif reading.kind is Kind.POSTGRESQL:
@@ -53,14 +63,22 @@ def transactions(subject: Subject) -> Iterator[Finding]:
 def _mysql_transactions(reading: Reading) -> Iterator[Finding]:
     name = "tx_isolation" if reading.kind is Kind.MARIADB and reading.version < (11, 1) else "transaction_isolation"
     level = reading.value(f"SELECT @@GLOBAL.{name}").replace("-", " ").lower()
-    yield Finding(Status.GREEN, f"isolation {level}; the worker's own transactions must be read committed")
+    yield Finding(Status.GREEN, f"isolation {level}; the worker sets read committed for its own transactions")
     if reading.value("SELECT @@log_bin") == "1" and reading.value("SELECT @@GLOBAL.binlog_format") == "STATEMENT":
         sentence = "binlog_format is STATEMENT: InnoDB refuses every write of a read committed transaction (error 1665)"
         yield Finding(Status.RED, sentence, "SET GLOBAL binlog_format = 'ROW', and in the server's configuration")
     mode = reading.value("SELECT @@GLOBAL.sql_mode")
     if "STRICT_TRANS_TABLES" not in mode and "STRICT_ALL_TABLES" not in mode:
-        sentence = "sql_mode is not strict: a balance too large for its column is cut off without an error"
-        yield Finding(Status.RED, sentence, "Add STRICT_TRANS_TABLES to sql_mode")
+        sentence = (
+            "sql_mode is not strict: a balance too large for its column is cut off without an error where another "
+            "program writes it; the worker sets a strict one for itself"
+        )
+        yield Finding(Status.YELLOW, sentence, "Add STRICT_TRANS_TABLES to sql_mode")
+    if reading.kind is Kind.MARIADB and reading.value("SELECT @@wsrep_on") == "1":
+        sentence = (
+            "a Galera cluster: a row's lock is not seen by other nodes, so a commit may be refused and tried again"
+        )
+        yield Finding(Status.YELLOW, sentence, "Send all writes, the relay's too, to one node")
 
 
 def durability(subject: Subject) -> Iterator[Finding]:
