@@ -169,7 +169,9 @@ def test_a_relays_own_tables_keep_their_storage(postgresql_url: str, postgresql_
     NEW_API.create_all(engine)
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE tokens SET (fillfactor = 85)"))
-        options = text("SELECT relname, reloptions FROM pg_class WHERE relkind = 'r' AND relname = ANY(:names)")
+        options = text(
+            "SELECT relname, reloptions FROM pg_class WHERE relkind = 'r' AND relname = ANY(:names) ORDER BY 1"
+        )
         names = {"names": list(NEW_API.tables)}
         before = connection.execute(options, names).all()
         migrations.upgrade(connection)
