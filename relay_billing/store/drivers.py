@@ -249,7 +249,8 @@ def streamed(engine: Engine, statements: Iterable[Executable]) -> Iterator[tuple
             # All rows are read: a plan optimised for the first rows would walk whole indexes.
             connection.exec_driver_sql("SET LOCAL cursor_tuple_fraction = 1")
         for statement in statements:
-            yield from connection.execute(statement, execution_options=STREAMED)
+            with connection.execute(statement, execution_options=STREAMED) as rows:
+                yield from rows
 
 
 def url_of(database_url: str) -> URL:
@@ -258,6 +259,8 @@ def url_of(database_url: str) -> URL:
     if url.get_backend_name() not in SUPPORTED:
         supported = ", ".join(SUPPORTED)
         raise InvalidRequest("database_url", f"{url.get_backend_name()} is not supported; use {supported}")
+    if url.get_backend_name() in MYSQL and "host" in url.query:
+        raise InvalidRequest("database_url", "names several hosts, which only PostgreSQL's driver takes")
     own = [name for name in OWN_PARAMETERS if name in url.query]
     if own and url.get_backend_name() == "sqlite":
         raise InvalidRequest("database_url", f"{own[0]} is a parameter of a server's URL, not of SQLite's")

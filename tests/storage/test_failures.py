@@ -104,7 +104,9 @@ def test_a_database_that_is_away_is_unavailable_soon() -> None:
     assert time.monotonic() - began < 10
 
 
-@pytest.mark.parametrize("url", ["mssql://root@127.0.0.1/test", "oracle://x", "not a url", ""])
+@pytest.mark.parametrize(
+    "url", ["mssql://root@127.0.0.1/test", "mysql://root@db1,db2/test", "oracle://x", "not a url", ""]
+)
 def test_another_database_is_refused_by_the_name_of_the_field(url: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         engine_of(url)
