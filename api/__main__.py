@@ -7,7 +7,7 @@ import uvicorn
 
 from api.app import make_app
 from api.draining import FINISH_S
-from api.protocol import IDLE_S, BoundedProtocol
+from api.protocol import Connection
 from config import startup
 from config.refusal import ends_the_process
 
@@ -28,14 +28,13 @@ def main() -> None:
         host=settings.api_address,
         port=settings.api_port,
         loop="uvloop",
-        http=BoundedProtocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=FINISH_S,
     )
 

@@ -14,7 +14,7 @@ JSON: Headers = ((b"content-type", b"application/json"),)
 PROBLEM: Headers = ((b"content-type", b"application/problem+json"),)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """Status, headers and body of one response; its length is added when it is sent."""
 

@@ -3,6 +3,7 @@
 import gc
 import importlib
 import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from api import accounts, batches, ends, sessions
-from api.call import Receive
 from api.draining import Draining
-from api.gate import Gate, Send
+from api.gate import Gate
 from api.keys import Keys, loopback
 from api.openapi import description
 from api.probes import Probes
+from api.protocol import GATE
 from api.routes import Route, Routes
 from config import logs, startup
 from config.refusal import Refusal, ends_the_process
@@ -51,29 +52,26 @@ def routes(client: AsyncBillingClient, probes: Probes) -> list[Route]:
     ]
 
 
+Message = dict[str, Any]
+
+
 class Application:
-    """Opens the client when the server starts, and closes it when it ends; requests are the door's."""
+    """Opens the client when the server starts, and closes it when it ends; requests go to the gate past ASGI."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._draining = Draining()
         self._client: AsyncBillingClient | None = None
-        self._gate: Gate | None = None
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] == "http":
-            assert self._gate is not None
-            await self._gate.answer(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._live(receive, send)
-        else:
-            await send({"type": "websocket.close"})
-
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        """ASGI's lifespan."""
+        if scope["type"] != "lifespan":
+            raise RuntimeError("this door speaks HTTP itself: start uvicorn with --http api.protocol:Connection")
         await receive()
         try:
-            await self._open()
+            scope["state"][GATE] = await self._open()
         except Exception as error:  # noqa: BLE001, the server ends, with this line
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
@@ -83,7 +81,7 @@ class Application:
             await self._client.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _open(self) -> None:
+    async def _open(self) -> Gate:
         settings, registry = self._settings, CollectorRegistry()
         self._client = AsyncBillingClient(settings.database_url, settings.broker_url, settings.policy, metrics=registry)
         keys = Keys(self._client)
@@ -91,12 +89,13 @@ class Application:
             log.warning("no key was ever made: whoever is on this host may do everything")
         found = routes(self._client, Probes(registry, self._draining, lambda: document))
         document = description(found, version("relay-billing"))
-        self._gate = Gate(Routes(found), keys, settings.api_max_inflight, registry)
+        gate = Gate(Routes(found), keys, settings.api_max_inflight, registry)
         self._draining.watch()
         # What was made until now stays: it is not looked at again whenever garbage is collected. Measured at 64
         # callers: a tenth more holds, and half the p99.
         gc.collect()
         gc.freeze()
+        return gate
 
 
 @ends_the_process()

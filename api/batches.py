@@ -10,7 +10,7 @@ import msgspec
 
 from api.abandoned import give_back
 from api.answers import Answer, answer
-from api.call import Call, HungUp, hung_up
+from api.call import Call, HungUp
 from api.problems import described
 from api.schemas import END, HOLD, ITEMS, refusal, shown
 from relay_billing.aio import AsyncBillingClient
@@ -27,11 +27,11 @@ async def holds(client: AsyncBillingClient, call: Call) -> Answer:
     """`POST /v1/sessions:batch`: a session or a problem for each, in order."""
     began = time.monotonic()
     made = await _each(call, partial(_hold, client))
-    if hung_up(call.receive):
+    if call.gone():
         held = [each for each in made if isinstance(each, BillingSession)]
         await give_back(client, held, time.monotonic() - began)
         raise HungUp
-    return answer(200, [shown(each) if isinstance(each, BillingSession) else each for each in made])
+    return answer(200, [msgspec.Raw(shown(each)) if isinstance(each, BillingSession) else each for each in made])
 
 
 async def ends(client: AsyncBillingClient, call: Call) -> Answer:
@@ -42,7 +42,7 @@ async def ends(client: AsyncBillingClient, call: Call) -> Answer:
 async def _each(call: Call, carry_out: Callable[[msgspec.Raw], Coroutine[None, None, Carried]]) -> list[Carried]:
     """Carry all out together: the client gathers what is under way, so they are a few transactions."""
     try:
-        items = ITEMS(await call.body())
+        items = ITEMS(call.body())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refusal(error) from None
     checks.batch("body", len(items))

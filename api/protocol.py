@@ -1,18 +1,26 @@
-"""HTTP/1.1 as uvicorn speaks it, with bounds that it has none for: slow senders, endless heads, callers who don't read.
+"""HTTP/1.1 over one connection: httptools reads, uvicorn has sockets, TLS and the end, and the rest is here.
 
-Read in uvicorn 0.54: `HttpToolsProtocol` is given to `uvicorn --http` by its name, which is public; its callbacks are
-those of asyncio's protocols and of httptools' parser. `timeout_keep_alive` begins only after an answer, and nothing
-bounds the time or the size of a head. `tests/integration/test_api_faults.py` fails when these parts move.
+No ASGI between: its scope and messages, and what uvicorn keeps for them, cost as much as the gate behind them. uvicorn
+makes a `Connection` for each caller (`uvicorn --http`), with the arguments of its own protocols, and calls its
+`shutdown`; read in 0.54. `tests/integration/test_api_protocol.py` fails when these parts move.
 """
 
 import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
+from api.answers import Answer
+from api.call import MAX_BODY, Call
+from api.gate import Gate
 from api.problems import Problem, answer_of
 
-IDLE_S = 120
+IDLE_S = 120.0
 """Seconds that a connection may wait for a request: more than the 90 after which Go's clients close theirs, so that
 the caller closes first, and no request meets a connection that closes."""
 REQUEST_S = 10.0
@@ -21,112 +29,258 @@ ANSWER_S = 60.0
 """Seconds within which it must have been answered, and the answer taken; a call to the database has 15."""
 MAX_HEAD = 65_536
 """Bytes of a head."""
-REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 LOOK_S = 5.0
 """Seconds between looks at a connection: a limit is kept within these. No timer is made for a request."""
+GATE = "gate"
+"""Where the application keeps its gate in the state of its lifespan, which uvicorn gives to each connection."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STATUS_LINES = {
+    int(each): f"HTTP/1.1 {int(each)} {Problem.phrase(each)}\r\ncontent-length: ".encode() for each in HTTPStatus
+}
 
 
-class JoinedWrites:
-    """A transport whose writes of one turn of the event loop go out together.
+@dataclass(slots=True)
+class _Asked:
+    """One request, as far as it has come."""
 
-    uvicorn writes the head and the body of an answer one after the other, each a system call and a packet: that was a
-    fifth of the door's time, and two wake-ups of each caller.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._kept: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Keep `data` until this turn ends."""
-        if not self._kept:
-            self._loop.call_soon(self._send)
-        self._kept.append(data)
-
-    def _send(self) -> None:
-        if self._kept:
-            self._transport.write(b"".join(self._kept))
-            self._kept.clear()
-
-    def close(self) -> None:
-        """Write what is kept, then close."""
-        self._send()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401, everything else is the transport's own
-        return getattr(self._transport, name)
+    target: bytes = b""
+    method: str = ""
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    body: bytes = b""
+    too_large: bool = False
+    keep: bool = True
+    """Whether the connection stays open after the answer."""
+    refused: Answer | None = None
+    """What answers it in place of the gate."""
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """One connection."""
+class Connection(asyncio.Protocol):
+    """One caller's connection: answers its requests one after the other."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401, uvicorn's own
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """The arguments are uvicorn's; `app_state` has the gate."""
+        self._gate: Gate = app_state[GATE]
+        self._server = server_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self._address: tuple[str, int | None] | None = None
+        """At which it came in; None: a UNIX socket."""
+        self._coming = _Asked()
+        self._head: int | None = 0
+        """Bytes of the head that is coming; None: it has come, its body has not."""
         self._began: float | None = None
         """When the request that is coming began; None: none is."""
-        self._came: float = 0.0
-        """When the last request had come."""
-        self._head: int | None = 0
-        """Bytes of the head that is coming; None: it has come."""
+        self._waiting: deque[_Asked] = deque()
+        """Requests that have come while another one was answered."""
+        self._answering = False
+        self._since = self._loop.time()
+        """When the last request had come, or was answered."""
+        self._full = False
+        """Whether the caller is slow to take what he was sent."""
+        self._paused = False
+        """Whether nothing is read until the requests that wait are answered."""
+        self._ending = False
+        """Whether it closes after the requests that have come; no other one is read."""
         self._look_at: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A caller has connected."""
-        super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-        self._look_at = self.loop.call_later(LOOK_S, self._look)
+        self._transport = cast("asyncio.Transport", transport)
+        name = transport.get_extra_info("sockname")
+        self._address = (str(name[0]), int(name[1])) if isinstance(name, tuple) else None
+        self._server.connections.add(self)  # type: ignore[arg-type]
+        self._look_at = self._loop.call_later(LOOK_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """He has gone."""
+        """He has gone. What is in hand is finished; what waits behind it was never begun."""
+        self._server.connections.discard(self)
+        self._waiting.clear()
         if self._look_at is not None:
             self._look_at.cancel()
-        self._unset_keepalive_if_required()
-        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
+        if self._ending:
+            return
         if self._began is None:
-            self._began = self.loop.time()
-        super().data_received(data)
-        if self._head is not None and self._began is not None:
+            self._began = self._loop.time()
+        if self._head is not None:
             self._head += len(data)
-            if self._head > MAX_HEAD:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # The request is answered as if it had not asked for another protocol; what follows it can't be read.
+            self.shutdown()
+        except httptools.HttpParserError:
+            self._refuse(Problem(400, "invalid_request", "the request is no HTTP/1.1"))
+        else:
+            if self._head is not None and self._head > MAX_HEAD:
                 self._refuse(Problem(431, "head_too_large", f"a head has at most {MAX_HEAD:,} bytes"))
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, in the words of uvicorn."""
-        self._refuse(Problem(400, "invalid_request", msg))
+    def pause_writing(self) -> None:
+        """The caller is slow to take what he was sent."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """He has taken it."""
+        self._full = False
+        if not self._answering:
+            self._go_on()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._coming, self._head = _Asked(), self._head or 0
+        if self._began is None:
+            self._began = self._loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of its target."""
+        self._coming.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of its head."""
+        self._coming.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        """A head has come."""
-        self._head = None
-        super().on_headers_complete()
+        """Its head has come."""
+        coming, self._head = self._coming, None
+        coming.method = self._parser.get_method().decode()
+        coming.keep = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        length = int(coming.headers.get(b"content-length", b"0"))
+        if self._parser.should_upgrade() and (length or b"transfer-encoding" in coming.headers):
+            # The parser takes what follows such a head for another protocol, not for a body.
+            coming.refused = answer_of(
+                Problem(400, "invalid_request", "no other protocol is spoken: ask without Upgrade"), None
+            )
+        elif length > MAX_BODY:
+            self._cut()
+        elif coming.headers.get(b"expect", b"").lower() == b"100-continue" and not self._answering:
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of its body."""
+        self._coming.body += body
+        if len(self._coming.body) > MAX_BODY:
+            self._cut()
 
     def on_message_complete(self) -> None:
-        """A request has come."""
-        self._began, self._head, self._came = None, 0, self.loop.time()
-        super().on_message_complete()
+        """It has come."""
+        self._began, self._head = None, 0
+        if not self._ending:
+            self._take(self._coming)
 
-    def _look(self) -> None:
-        now = self.loop.time()
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if self._began is not None and now - self._began > REQUEST_S:
-            self._refuse(Problem(408, "request_timeout", f"the request did not come within {REQUEST_S:g} seconds"))
-        elif answering and self._began is None and now - self._came > ANSWER_S:
-            self.transport.abort()
-        else:
-            self._look_at = self.loop.call_later(LOOK_S, self._look)
+    # What comes of it.
+
+    def _cut(self) -> None:
+        """Take a request whose body is too large, without the rest of it."""
+        if not self._ending:
+            self._coming.too_large, self._began = True, None
+            self._end()
+            self._take(self._coming)
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer, unless an answer is on its way already, and close."""
-        before = self.cycle is None or self.cycle.response_complete
-        if not self.transport.is_closing() and (before if self._head is not None else not self.cycle.response_started):
-            made = answer_of(problem, None)
-            lines = [
-                b"HTTP/1.1 %d %s" % (problem.status, REASONS[problem.status]),
-                *(name + b": " + value for name, value in made.headers),
-                b"content-length: %d" % len(made.body),
-                b"connection: close",
-            ]
-            self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + made.body)
-        self.transport.close()
+        """Answer what can't be read any further, after what came before it."""
+        if not self._ending:
+            self._began = None
+            self._end()
+            self._take(_Asked(refused=answer_of(problem, None)))
+
+    def _end(self) -> None:
+        """Read no other request, and close after those that have come."""
+        self._ending = True
+
+    def _take(self, asked: _Asked) -> None:
+        self._waiting.append(asked)
+        if not self._answering:
+            self._go_on()
+        elif not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _go_on(self) -> None:
+        """Begin the next request; without one, wait for it, or close."""
+        self._since = self._loop.time()
+        while self._waiting and not self._full:
+            asked = self._waiting.popleft()
+            if asked.refused is None:
+                self._answering = True
+                task = self._loop.create_task(self._answer(asked))
+                # uvicorn waits for them when it ends.
+                self._server.tasks.add(task)
+                task.add_done_callback(self._server.tasks.discard)
+                return
+            self._send(asked, asked.refused)
+        if self._transport.is_closing() or self._waiting:
+            return
+        if self._ending:
+            self._transport.close()
+        elif self._paused:
+            self._paused = False
+            # Its time begins anew: it was kept from coming.
+            self._began = self._began and self._since
+            self._transport.resume_reading()
+
+    async def _answer(self, asked: _Asked) -> None:
+        target = asked.target
+        if not target.startswith(b"/"):
+            # A proxy may ask with the whole URL.
+            url = httptools.parse_url(target) if b"://" in target else None
+            target = target if url is None else (url.path or b"/") + (b"?" + url.query if url.query else b"")
+        path, _, query = target.partition(b"?")
+        body = None if asked.too_large else asked.body
+        call = Call(asked.method, path, query, asked.headers, body, self._address, self._transport.is_closing)
+        try:
+            made = await self._gate.answer(call)
+            if made is not None:
+                self._send(asked, made)
+        finally:
+            self._answering = False
+        self._go_on()
+
+    def _send(self, asked: _Asked, made: Answer) -> None:
+        self._server.total_requests += 1
+        if self._transport.is_closing():
+            return
+        last = not asked.keep or (self._ending and not self._waiting)
+        parts = [_STATUS_LINES[made.status], b"%d\r\n" % len(made.body)]
+        for name, value in (*self._server.default_headers, *made.headers):
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"connection: close\r\n\r\n" if last else b"\r\n")
+        if asked.method != "HEAD":
+            parts.append(made.body)
+        self._transport.write(b"".join(parts))
+        if last:
+            self._ending = True
+            self._waiting.clear()
+
+    # Time.
+
+    def _look(self) -> None:
+        """Keep the limits of time."""
+        now = self._loop.time()
+        self._look_at = self._loop.call_later(LOOK_S, self._look)
+        if self._answering or self._full or self._transport.is_closing():
+            if now - self._since > ANSWER_S:
+                self._transport.abort()
+        elif self._began is not None:
+            if now - self._began > REQUEST_S:
+                self._refuse(Problem(408, "request_timeout", f"the request did not come within {REQUEST_S:g} seconds"))
+        elif now - self._since > IDLE_S:
+            self._transport.close()
+
+    def shutdown(self) -> None:
+        """Finish what has come, then close; uvicorn calls it when it ends."""
+        self._end()
+        if not self._answering:
+            self._go_on()

@@ -81,6 +81,6 @@ ITEMS: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.
 _NEEDED, _NOT_NEEDED = b',"needs_refund":true}', b',"needs_refund":false}'
 
 
-def shown(session: BillingSession) -> msgspec.Raw:
+def shown(session: BillingSession) -> bytes:
     """A session as callers see it, in JSON: its fields by their own names, and `needs_refund`, which is no field."""
-    return msgspec.Raw(encode(session)[:-1] + (_NEEDED if session.needs_refund else _NOT_NEEDED))
+    return encode(session)[:-1] + (_NEEDED if session.needs_refund else _NOT_NEEDED)

@@ -3,8 +3,8 @@
 import time
 
 from api.abandoned import give_back
-from api.answers import JSON, Answer, answer
-from api.call import Call, HungUp, hung_up
+from api.answers import JSON, Answer
+from api.call import Call, HungUp
 from api.schemas import HOLD, RESERVE, shown
 from relay_billing.aio import AsyncBillingClient
 from relay_billing.domain.errors import InvalidRequest
@@ -22,17 +22,17 @@ async def hold(client: AsyncBillingClient, call: Call) -> Answer:
         raise InvalidRequest("dry_run", "must be true or false, and the only parameter")
     key = call.headers.get(b"idempotency-key")
     call.request_id = None if key is None else key.decode("latin-1")
-    fields = HOLD.read(await call.body())
+    fields = HOLD.read(call.body())
     _name(fields, call)
     if dry:
-        return answer(200, shown(await client.would_hold(**fields)))
+        return Answer(200, JSON, shown(await client.would_hold(**fields)))
     session = await client.hold(fields)
     if session.replayed:
-        return answer(200, shown(session), REPLAYED)
-    if hung_up(call.receive):
+        return Answer(200, REPLAYED, shown(session))
+    if call.gone():
         await give_back(client, [session], time.monotonic() - began)
         raise HungUp
-    return answer(201, shown(session))
+    return Answer(201, JSON, shown(session))
 
 
 def _name(fields: HoldFields, call: Call) -> None:
@@ -49,11 +49,11 @@ def _name(fields: HoldFields, call: Call) -> None:
 async def reserve(client: AsyncBillingClient, call: Call) -> Answer:
     """`POST /v1/sessions/{request_id}/reserve`."""
     call.request_id = request_id = call.path_text("request_id")
-    fields = RESERVE.read(await call.body())
-    return answer(200, shown(await client.reserve(request_id, fields["target_quota"])))
+    fields = RESERVE.read(call.body())
+    return Answer(200, JSON, shown(await client.reserve(request_id, fields["target_quota"])))
 
 
 async def get(client: AsyncBillingClient, call: Call) -> Answer:
     """`GET /v1/sessions/{request_id}`."""
     call.request_id = request_id = call.path_text("request_id")
-    return answer(200, shown(await client.get(request_id)))
+    return Answer(200, JSON, shown(await client.get(request_id)))

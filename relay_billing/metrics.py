@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay_billing.domain.errors import BillingError, InvalidRequest
@@ -11,19 +10,47 @@ from relay_billing.domain.jobs import REFUND_TASK, SETTLE_TASK, Job, task_of
 from relay_billing.domain.sessions import BillingSession, State
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Counter
 
-BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds: from a hold in one round trip to one that is retried until its call's time-out."""
-ANSWER = "ok"
+    from relay_billing.timings import Timings
+
+ANSWER, INTERRUPTED = "ok", "interrupted"
 SAFE, UNSAFE = "safe", "unsafe"
 
 
-@dataclass(slots=True)
 class Holding:
-    """One pre-consume under way; `session` is set when it has one."""
+    """One pre-consume under way; `session` is set when it has one. A class: a generator would take thrice the time."""
 
-    session: BillingSession | None = None
+    __slots__ = ("session",)
+
+    def __init__(self) -> None:
+        self.session: BillingSession | None = None
+
+    def __enter__(self) -> "Holding":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Count nothing."""
+
+
+class _CountedHolding(Holding):
+    """Quota is counted for a hold that is new: a replay holds nothing more."""
+
+    __slots__ = ("_began", "_began_ms", "_held", "_timings")
+
+    def __init__(self, timings: "Timings", held: "Counter") -> None:
+        super().__init__()
+        self._timings, self._held = timings, held
+        self._began, self._began_ms = time.perf_counter(), time.time_ns() // 1_000_000
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        code = ANSWER if error is None else error.code if isinstance(error, BillingError) else INTERRUPTED
+        self._timings.count((code,), time.perf_counter() - self._began)
+        session = self.session
+        if session is None or session.shadow:
+            return
+        if session.state is State.PRECONSUMED and session.created_at >= self._began_ms:
+            self._held.inc(session.pre_consumed_quota)
 
 
 class Meter:
@@ -32,10 +59,9 @@ class Meter:
     def watch(self, what: str, waiting: Callable[[], int]) -> None:
         """Register a gauge that reads `waiting`; `what` is `holds`, `ends` or `messages`."""
 
-    @contextmanager
-    def holding(self) -> Iterator[Holding]:
-        """Measure one pre-consume."""
-        yield Holding()
+    def holding(self) -> Holding:
+        """Measure one pre-consume, which the block makes."""
+        return Holding()
 
     @contextmanager
     def ending(self, job: Job) -> Iterator[None]:
@@ -52,19 +78,20 @@ class _RegistryMeter(Meter):
     def __init__(self, registry: "CollectorRegistry") -> None:
         """Raises InvalidRequest without prometheus-client, or where the registry has these metrics already."""
         try:
-            from prometheus_client import Counter, Gauge, Histogram
+            from prometheus_client import Counter, Gauge
+
+            from relay_billing.timings import Named, Timings
         except ModuleNotFoundError as error:
             problem = "needs prometheus-client: pip install prometheus-client, or leave it out"
             raise InvalidRequest("metrics", problem) from error
         try:
-            self._holds = Histogram(
-                "billing_client_pre_consume_seconds",
-                "How long pre-consumes took, those that were refused too",
-                registry=registry,
-                buckets=BUCKETS_S,
-            )
-            self._answers = Counter(
-                "billing_client_pre_consumes", "Pre-consumes, by `ok` or the error's code", ["code"], registry=registry
+            self._holds = Timings(
+                registry,
+                Named("billing_client_pre_consume_seconds", "How long pre-consumes took, those that were refused too"),
+                Named("billing_client_pre_consumes", "Pre-consumes, by `ok` or the error's code"),
+                ("code",),
+                timed_by=0,
+                known=((ANSWER,),),
             )
             self._held = Counter("billing_client_held_quota", "Quota that pre-consumes have held", registry=registry)
             self._ends = Counter(
@@ -87,8 +114,6 @@ class _RegistryMeter(Meter):
         except ValueError as error:
             problem = "this registry has a client's metrics already: give each client a registry, or share the client"
             raise InvalidRequest("metrics", problem) from error
-        # Looked up once: each look-up takes a lock.
-        self._held_well = self._answers.labels(ANSWER)
         for task in (SETTLE_TASK, REFUND_TASK):
             self._ends.labels(task, SAFE)
 
@@ -96,24 +121,9 @@ class _RegistryMeter(Meter):
         """Register a gauge that reads `waiting`; `what` is `holds`, `ends` or `messages`."""
         self._waiting.labels(what).set_function(waiting)
 
-    @contextmanager
-    def holding(self) -> Iterator[Holding]:
-        """Measure one pre-consume. Quota is counted for a hold that is new: a replay holds nothing more."""
-        began, began_ms = time.perf_counter(), time.time_ns() // 1_000_000
-        holding = Holding()
-        try:
-            yield holding
-        except BillingError as error:
-            self._answers.labels(error.code).inc()
-            raise
-        finally:
-            self._holds.observe(time.perf_counter() - began)
-        self._held_well.inc()
-        session = holding.session
-        if session is None or session.shadow:
-            return
-        if session.state is State.PRECONSUMED and session.created_at >= began_ms:
-            self._held.inc(session.pre_consumed_quota)
+    def holding(self) -> Holding:
+        """Measure one pre-consume, which the block makes."""
+        return _CountedHolding(self._holds, self._held)
 
     @contextmanager
     def ending(self, job: Job) -> Iterator[None]:

@@ -36,6 +36,9 @@ CACHE_DIFFERENCES = Counter(
     "billing_cache_differences", "Cached balances that, after our delta, were not what the database says"
 )
 SWEPT = Counter("billing_swept", "What periodic jobs did", ["what"])
+LOST_CONSUMERS = Counter(
+    "billing_lost_consumers", "Times a worker was connected, got no messages, and connected anew", ["reason"]
+)
 DRIFTS = Counter("billing_drifts", "Things that did not add up in a reconciliation")
 QUOTA = Counter("billing_quota", "Quota settled, refunded or expired", ["moved"])
 POST_TO_APPLIED = Histogram(

@@ -22,7 +22,7 @@ from worker.process.stage import Stage
 from worker.process.state import OwnState
 
 if TYPE_CHECKING:
-    from celery.worker.consumer import Consumer
+    from worker.patches.consumer import LedgerConsumer
 
 TASKS = (
     "tasks.settle",
@@ -107,7 +107,11 @@ def _receive(**_: object) -> None:
 
 
 @signals.worker_ready.connect
-def _worker_lives(sender: "Consumer", **_: object) -> None:
+def _worker_lives(sender: "LedgerConsumer", **_: object) -> None:
+    # Imported late: this creates counters, too.
+    from worker.process.watch import ConsumerWatch
+
+    ConsumerWatch(settings, sender, own).start()
     Heartbeat(settings.var_dir, "worker").beat_forever(_look_around)
     if app.counts is not None:
         from worker.monitoring import exposition

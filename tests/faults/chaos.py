@@ -30,6 +30,8 @@ from tests.faults.relays import MIXES
 from tests.faults.site import CALL_TIMEOUT_S, SETTINGS, WEALTH, Site
 from tests.faults.verdict import Verdict, judge, owed, settled
 from tests.fixtures.waiting import until
+from worker.process.watch import LOOK_EVERY_S as LOOKS_EVERY_S
+from worker.process.watch import SILENT_SWEEPS
 
 PAUSE_S = (1.0, 3.0)
 START_TIMEOUT_S = 60
@@ -50,10 +52,13 @@ SETTLED_WITHIN_S = (
     + sum(BACKOFF_S[: SETTINGS["unknown_session_retries"]])
     + SETTINGS["intent_grace"]
     + 2 * SETTINGS["sweep_interval"]
+    + SILENT_SWEEPS * SETTINGS["sweep_interval"]
+    + 2 * LOOKS_EVERY_S
 )
 """Seconds after the last fault in which the accounts must be right. Each wait that a setting allows comes once, one by
 one: relays end their last call, holds expire, workers and beat reach the broker, a lost worker's message comes
-back, finds the database away, then its session, and the second sweep applies what has none, for the first was lost."""
+back, finds the database away, then its session, and the second sweep applies what has none, for the first was lost.
+Before that, workers may have found that they get no messages."""
 LOOK_EVERY_S = 0.25
 
 

@@ -85,7 +85,9 @@ class MariaDB:
     def start(self) -> None:
         """Start, and recover if need be."""
         configured = (f"--{name.replace('_', '-')}={value}" for name, value in self._configured.items())
-        own = ("--no-defaults", f"--datadir={self.data}", f"--port={self.port}", f"--init-file={self._setup}")
+        # A server that starts removes the temporary tables of others from the folder that they share.
+        folders = (f"--datadir={self.data}", f"--tmpdir={self.data}")
+        own = ("--no-defaults", *folders, f"--port={self.port}", f"--init-file={self._setup}")
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [self._server, *own, *OPTIONS, *self._options, *configured, *self._as_root],

@@ -28,6 +28,10 @@ class Proxy:
     black: bool = False
     """Takes nothing and passes nothing on, while both kernels acknowledge what fits into their buffers. Nothing is
     lost: what waits is passed on when it ends."""
+    loses: bytes = b""
+    """What is read with these bytes in it is lost, as in a box between the two that fails over; unset: nothing is."""
+    lost: int = 0
+    """How often that was."""
     cuts: int = 0
     _stopped: threading.Event = field(default_factory=threading.Event)
     _turns: Iterator[int] = field(default_factory=itertools.count)
@@ -94,7 +98,9 @@ class Proxy:
                 return False
             if self.delay_s:
                 time.sleep(self.delay_s)
-            if not self.half_open:
+            if self.loses and self.loses in data:
+                self.lost += 1
+            elif not self.half_open:
                 sink.sendall(data)
         except OSError:
             # Either end is gone: the connection is over.

@@ -29,7 +29,7 @@ SOMETHING = Open(1, 1, 1)
 EVERYTHING = Snapshot(
     Overview(1, SOMETHING, 1, SOMETHING, SOMETHING, LastReconcile(1, 1, 0, 0), 1),
     None,
-    (QueueState("billing", 1, 1),),
+    (QueueState("billing", 1, 1, 1),),
     None,
 )
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}

@@ -129,7 +129,7 @@ def test_a_door_without_keys_serves_no_other_address_however_it_was_started(
     port = free_port()
     env = environment(url, f"filesystem://{folder}", folder)
     command = (sys.executable, "-m", "uvicorn", "--factory", "api.app:make_app", "--host", "0.0.0.0")
-    door = HttpDoor(engine, port, spawn((*command, "--port", str(port), "--http", "api.protocol:BoundedProtocol"), env))
+    door = HttpDoor(engine, port, spawn((*command, "--port", str(port), "--http", "api.protocol:Connection"), env))
     until(lambda: "running on" in door.process.output, 60, "running")
     assert door.ask("GET", "/v1/users/1").status == 200
     elsewhere = _address()

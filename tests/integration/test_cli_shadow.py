@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import BigInteger, Column, Engine, MetaData, String, Table, text, update
+from sqlalchemy import Engine, text, update
 from sqlalchemy.engine import make_url
 from typer.testing import CliRunner, Result
 
@@ -16,24 +16,12 @@ from relay_billing.flows.context import utc_now
 from relay_billing.schema import billing_sessions, users
 from relay_billing.store.drivers import engine_of
 from tests.fixtures.accounts import given, insert, wallet
+from tests.fixtures.new_api import LOGS
 from tests.fixtures.typed import named_by_settings
 from worker.cli import app
 
 WEALTH = 1_000_000
 CONSUME, TOP_UP, ERROR, REFUND = 2, 1, 5, 6
-LOGS = Table(
-    "logs",
-    MetaData(),
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("user_id", BigInteger),
-    Column("created_at", BigInteger),
-    Column("type", BigInteger),
-    Column("quota", BigInteger, server_default=text("0")),
-    Column("token_id", BigInteger),
-    Column("model_name", String(191), server_default=""),
-    Column("request_id", String(64), server_default=""),
-)
-"""As new-api makes it, but for columns that nobody asks for here."""
 
 
 def typed(*words: str, env: dict[str, str] | None = None) -> Result:

@@ -134,7 +134,7 @@ def test_a_session_can_be_raised_and_read(client: BillingClient, database: Engin
 @pytest.mark.parametrize(
     ("url", "broker", "field"),
     [
-        ("mysql://x/y", "redis://localhost", "database_url"),
+        ("mssql://x/y", "redis://localhost", "database_url"),
         ("sqlite://", "kafka://localhost", "broker_url"),
         ("sqlite://", "", "broker_url"),
     ],

@@ -17,7 +17,10 @@ def test_what_waits_in_each_queue_is_seen(broker: Broker) -> None:
     for _ in range(2):
         app.send_task(WEBHOOKS_QUEUE)
     expected = {QUEUE: 1, WEBHOOKS_QUEUE: 2} | ({DEAD_QUEUE: 0} if broker.name == "rabbitmq" else {})
-    assert {each.name: each.messages for each in queues.look(broker.url)} == expected
+    with queues.asking(broker.url) as ask:
+        assert {each.name: each.messages for each in ask()} == expected
+        # A connection that is kept answers again.
+        assert {each.consumers for each in ask()} == ({0} if broker.name == "rabbitmq" else {None})
     assert set(queue_names(broker.url)) == set(expected)
     if broker.name != "filesystem":
         found = flower_pages.lengths(app, queue_names(broker.url))

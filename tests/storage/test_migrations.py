@@ -9,7 +9,8 @@ from relay_billing import Ledger, Policy, migrations
 from relay_billing.schema import ACCOUNT_TABLES, metadata
 from relay_billing.store.drivers import engine_of
 from tests.fixtures.accounts import given, wallet
-from tests.fixtures.tables import MariadbTables
+from tests.fixtures.new_api import NEW_API
+from tests.fixtures.tables import MariadbTables, Tables
 
 OURS = {table for table in metadata.tables if table.startswith("billing_")}
 
@@ -160,3 +161,42 @@ def test_open_sessions_by_age_are_found_through_an_index_of_open_ones_alone(post
     with postgresql.connect() as connection:
         definition = "SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_billing_sessions_open'"
         assert "WHERE ((state)::text = 'preconsumed'::text)" in connection.execute(text(definition)).scalar_one()
+
+
+def test_a_relays_own_tables_keep_their_storage(postgresql_url: str, postgresql_tables: Tables) -> None:
+    postgresql_tables.drop()
+    engine = engine_of(postgresql_url)
+    NEW_API.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE tokens SET (fillfactor = 85)"))
+        options = text(
+            "SELECT relname, reloptions FROM pg_class WHERE relkind = 'r' AND relname = ANY(:names) ORDER BY 1"
+        )
+        names = {"names": list(NEW_API.tables)}
+        before = connection.execute(options, names).all()
+        migrations.upgrade(connection)
+        assert connection.execute(options, names).all() == before
+        migrations.downgrade(connection)
+        assert connection.execute(options, names).all() == before
+    engine.dispose()
+
+
+def test_an_uninstall_that_was_cut_off_can_be_run_again_and_leaves_accounts_alone(empty_url: str) -> None:
+    engine = engine_of(empty_url)
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+        there = migrations.installed(connection)
+        assert set(there) == OURS | {migrations.VERSION_TABLE}
+        assert migrations.complete(there)
+        connection.execute(text(f"DROP TABLE {there[0]}"))
+    given(engine, user=[{"id": 1, "quota": 500}])
+    with engine.begin() as connection:
+        assert not migrations.complete(migrations.installed(connection))
+        assert migrations.uninstall(connection) == there[1:]
+        assert tables(connection) == set(ACCOUNT_TABLES)
+    assert wallet(engine) == 500
+    with engine.begin() as connection:
+        assert migrations.uninstall(connection) == ()
+        migrations.upgrade(connection)
+        assert migrations.complete(migrations.installed(connection))
+    engine.dispose()

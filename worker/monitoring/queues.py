@@ -1,8 +1,10 @@
-"""How many messages wait at the broker, and how long the oldest has waited."""
+"""How many messages wait at the broker, how long the oldest has waited, and how many workers consume."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kombu import Connection
@@ -26,14 +28,19 @@ class QueueState:
     messages: int
     oldest_at: int | None
     """Unix milliseconds at which the next message was posted; None: there is none, or the broker can't report it."""
+    consumers: int | None
+    """Consumers that RabbitMQ knows, 0 for a queue that is not there; None: another broker, which knows of none."""
 
 
 class BrokerAway(Exception):
     """The broker did not answer; the message says why, without the URL's password."""
 
 
-def look(broker_url: str) -> tuple[QueueState, ...]:
-    """Ask the broker for its queues, `TIMEOUT_S` for each answer. Takes and moves no message. Raises BrokerAway.
+@contextmanager
+def asking(broker_url: str) -> Iterator[Callable[[], tuple[QueueState, ...]]]:
+    """Connect to the broker, and give a function that asks for its queues; it takes and moves no message.
+
+    Each answer may take `TIMEOUT_S`. Raises BrokerAway, also for what fails in the block.
 
     RabbitMQ reports no age: to read a message is to take it, and a quorum queue counts that as a delivery.
     """
@@ -41,13 +48,15 @@ def look(broker_url: str) -> tuple[QueueState, ...]:
     transport = options.get("broker_transport_options")
     assert isinstance(transport, dict)
     if broker_url.startswith("filesystem"):
-        return tuple(_files(Path(transport["data_folder_in"]), name) for name in QUEUES)
+        folder = Path(transport["data_folder_in"])
+        yield lambda: tuple(_files(folder, name) for name in QUEUES)
+        return
     connection = Connection(options["broker_url"], transport_options=transport, connect_timeout=TIMEOUT_S)
     known = (*connection.connection_errors, *connection.channel_errors, OperationalError, OSError)
     try:
         with connection:
             connection.connect()
-            return _redis(connection) if broker_url.startswith("redis") else _rabbitmq(connection)
+            yield partial(_redis if broker_url.startswith("redis") else _rabbitmq, connection)
     except known as error:
         raise BrokerAway(f"{type(error).__name__}: {error}".split("\n")[0]) from error
 
@@ -58,7 +67,7 @@ def _redis(connection: Connection) -> tuple[QueueState, ...]:
     for name in QUEUES:
         # kombu pushes on the left and pops on the right.
         messages, oldest = client.llen(name), client.lindex(name, -1)
-        states.append(QueueState(name, int(messages), None if oldest is None else _posted_at(oldest)))
+        states.append(QueueState(name, int(messages), None if oldest is None else _posted_at(oldest), None))
     return tuple(states)
 
 
@@ -71,11 +80,11 @@ def _rabbitmq(connection: Connection) -> tuple[QueueState, ...]:
                 declared = channel.queue_declare(queue=name, passive=True)
         except ChannelError:
             # Nobody has declared it yet, so nothing waits there.
-            states.append(QueueState(name, 0, None))
+            states.append(QueueState(name, 0, None, 0))
         except connection.channel_errors:
-            states.append(QueueState(name, 0, None))
+            states.append(QueueState(name, 0, None, 0))
         else:
-            states.append(QueueState(name, int(declared.message_count), None))
+            states.append(QueueState(name, int(declared.message_count), None, int(declared.consumer_count)))
     return tuple(states)
 
 
@@ -90,7 +99,7 @@ def _files(folder: Path, queue: str) -> QueueState:
             # Taken while we looked.
             continue
         messages, oldest = messages + 1, at if oldest is None else min(oldest, at)
-    return QueueState(queue, messages, oldest)
+    return QueueState(queue, messages, oldest, None)
 
 
 def _posted_at(raw: bytes) -> int | None:

@@ -48,6 +48,7 @@ def read(database_url: str, broker_url: str) -> Snapshot:
     except BillingError as error:
         database_problem = str(error)
     try:
-        return Snapshot(seen, database_problem, queues.look(broker_url), None)
+        with queues.asking(broker_url) as ask:
+            return Snapshot(seen, database_problem, ask(), None)
     except BrokerAway as error:
         return Snapshot(seen, database_problem, (), str(error))

@@ -57,7 +57,8 @@ def _database(settings: Settings) -> Check:
 
 def _broker(settings: Settings) -> Check:
     try:
-        found = queues.look(settings.broker_url)
+        with queues.asking(settings.broker_url) as ask:
+            found = ask()
     except BrokerAway as error:
         return Check("broker", False, str(error))
     return Check("broker", True, ", ".join(f"{each.messages} messages in {each.name}" for each in found))
