@@ -50,6 +50,12 @@ class Gate:
         self._metrics.answered(path, method, made.status, made.code, time.perf_counter() - began)
         return made
 
+    def refusal(self, problem: Problem, seconds: float) -> Answer:
+        """The answer to what is no request that can be read; `seconds`: since it began."""
+        made = answer_of(problem, None)
+        self._metrics.answered(ELSEWHERE, ELSEWHERE, made.status, made.code, seconds)
+        return made
+
     async def _routed(self, route: Route | None, call: Call) -> Answer:
         if route is None:
             raise Problem(404, "not_found", "there is no such path; /openapi.json has them all")

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from api.answers import Answer
 from api.call import MAX_BODY, Call
 from api.gate import Gate
-from api.problems import Problem, answer_of
+from api.problems import Problem
 
 IDLE_S = 120.0
 """Seconds that a connection may wait for a request: more than the 90 after which Go's clients close theirs, so that
@@ -160,9 +160,7 @@ class Connection(asyncio.Protocol):
         length = int(coming.headers.get(b"content-length", b"0"))
         if self._parser.should_upgrade() and (length or b"transfer-encoding" in coming.headers):
             # The parser takes what follows such a head for another protocol, not for a body.
-            coming.refused = answer_of(
-                Problem(400, "invalid_request", "no other protocol is spoken: ask without Upgrade"), None
-            )
+            coming.refused = self._refusal(Problem(400, "invalid_request", "no other protocol: ask without Upgrade"))
         elif length > MAX_BODY:
             self._cut()
         elif coming.headers.get(b"expect", b"").lower() == b"100-continue" and not self._answering:
@@ -192,9 +190,14 @@ class Connection(asyncio.Protocol):
     def _refuse(self, problem: Problem) -> None:
         """Answer what can't be read any further, after what came before it."""
         if not self._ending:
+            refused = self._refusal(problem)
             self._began = None
             self._end()
-            self._take(_Asked(refused=answer_of(problem, None)))
+            self._take(_Asked(refused=refused))
+
+    def _refusal(self, problem: Problem) -> Answer:
+        now = self._loop.time()
+        return self._gate.refusal(problem, now - (self._began or now))
 
     def _end(self) -> None:
         """Read no other request, and close after those that have come."""

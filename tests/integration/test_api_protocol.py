@@ -192,6 +192,8 @@ def test_what_is_no_request_is_refused_after_what_came_before_it(door: HttpDoor,
         status, headers, body = answer(caller)
         assert (status, headers["connection"], json.loads(body)["code"]) == (400, "close", "invalid_request")
         assert ended(caller)
+    counted = b'billing_api_requests_total{method="other",route="other",status="400"}'
+    assert counted in door.ask("GET", "/metrics").body
 
 
 def test_no_other_protocol_is_spoken(door: HttpDoor) -> None:
