@@ -29,6 +29,8 @@ ANSWER_S = 60.0
 """Seconds within which it must have been answered, and the answer taken; a call to the database has 15."""
 MAX_HEAD = 65_536
 """Bytes of a head."""
+MAX_DROPPED = 8 * MAX_BODY
+"""Bytes that a caller may go on sending after he was refused, until he reads that."""
 LOOK_S = 5.0
 """Seconds between looks at a connection: a limit is kept within these. No timer is made for a request."""
 GATE = "gate"
@@ -88,6 +90,12 @@ class Connection(asyncio.Protocol):
         """Whether nothing is read until the requests that wait are answered."""
         self._ending = False
         """Whether it closes after the requests that have come; no other one is read."""
+        self._unread = False
+        """Whether the caller may still be sending what is not read."""
+        self._lingering = False
+        """Whether all is answered, and what still comes is dropped."""
+        self._dropped = 0
+        """Bytes that came and were not read."""
         self._look_at: asyncio.TimerHandle | None = None
 
     # What the transport calls.
@@ -110,6 +118,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
         if self._ending:
+            self._dropped += len(data)
+            if self._dropped > MAX_DROPPED:
+                self._transport.abort()
             return
         if self._began is None:
             self._began = self._loop.time()
@@ -183,7 +194,7 @@ class Connection(asyncio.Protocol):
     def _cut(self) -> None:
         """Take a request whose body is too large, without the rest of it."""
         if not self._ending:
-            self._coming.too_large, self._began = True, None
+            self._coming.too_large, self._began, self._unread = True, None, True
             self._end()
             self._take(self._coming)
 
@@ -191,7 +202,7 @@ class Connection(asyncio.Protocol):
         """Answer what can't be read any further, after what came before it."""
         if not self._ending:
             refused = self._refusal(problem)
-            self._began = None
+            self._began, self._unread = None, True
             self._end()
             self._take(_Asked(refused=refused))
 
@@ -227,11 +238,21 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing() or self._waiting:
             return
         if self._ending:
-            self._transport.close()
+            self._close()
         elif self._paused:
             self._paused = False
             # Its time begins anew: it was kept from coming.
             self._began = self._began and self._since
+            self._transport.resume_reading()
+
+    def _close(self) -> None:
+        """Close; while the caller still sends, only our side: a reset would take the answer from him."""
+        if self._lingering or not self._unread or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._lingering = True
+        self._transport.write_eof()
+        if self._paused:
             self._transport.resume_reading()
 
     async def _answer(self, asked: _Asked) -> None:
@@ -273,7 +294,9 @@ class Connection(asyncio.Protocol):
         """Keep the limits of time."""
         now = self._loop.time()
         self._look_at = self._loop.call_later(LOOK_S, self._look)
-        if self._answering or self._full or self._transport.is_closing():
+        if self._lingering:
+            self._transport.abort()
+        elif self._answering or self._full or self._transport.is_closing():
             if now - self._since > ANSWER_S:
                 self._transport.abort()
         elif self._began is not None:

@@ -14,6 +14,7 @@ import pytest
 
 from api.call import MAX_BODY
 from api.draining import DRAIN_S, FINISH_S
+from api.protocol import LOOK_S
 from relay_billing import Ledger, Policy
 from tests.fixtures.accounts import states
 from tests.fixtures.doors import ASK, HttpDoor, migrated, start
@@ -77,6 +78,15 @@ def ended(caller: socket.socket) -> bool:
     return caller.recv(1) == b""
 
 
+def cut(caller: socket.socket) -> bool:
+    """Whether nothing can be sent any more."""
+    try:
+        caller.sendall(b"more")
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+    return False
+
+
 def test_requests_that_come_together_are_answered_in_their_order(door: HttpDoor) -> None:
     ids = [fresh() for _ in range(20)]
     with called(door) as caller:
@@ -122,6 +132,23 @@ def test_a_body_that_is_too_large_is_refused_before_it_has_come(door: HttpDoor, 
         status, headers, body = answer(caller)
         assert (status, headers["connection"], json.loads(body)["code"]) == (413, "close", "body_too_large")
         assert ended(caller)
+
+
+def test_who_sends_all_of_a_large_body_before_he_reads_has_the_answer(door: HttpDoor) -> None:
+    size = 4 * MAX_BODY
+    head = f"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+    with called(door) as caller:
+        caller.sendall(head.encode() + b" " * size)
+        assert answer(caller)[0] == 413
+        assert ended(caller)
+
+
+def test_who_sends_on_after_he_was_refused_is_cut(door: HttpDoor) -> None:
+    with called(door) as caller:
+        caller.sendall(b"nonsense\r\n\r\n")
+        assert answer(caller)[0] == 400
+        assert ended(caller)
+        until(lambda: cut(caller), 2 * LOOK_S + 1, "cut")
 
 
 def test_who_waits_to_be_asked_for_the_body_is_asked(door: HttpDoor) -> None:
