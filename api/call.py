@@ -5,11 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+from api.limits import MAX_BODY
 from api.problems import Problem
 from relay_billing.domain.errors import InvalidRequest
 
-MAX_BODY = 2**20
-"""Bytes of a body: 500 holds have a third of it."""
 JSON_TYPE = b"application/json"
 
 _LONE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")

@@ -16,23 +16,11 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from api.answers import Answer
-from api.call import MAX_BODY, Call
+from api.call import Call
 from api.gate import Gate
+from api.limits import ANSWER_S, IDLE_S, LOOK_S, MAX_BODY, MAX_DROPPED, MAX_HEAD, REQUEST_S
 from api.problems import Problem
 
-IDLE_S = 120.0
-"""Seconds that a connection may wait for a request: more than the 90 after which Go's clients close theirs, so that
-the caller closes first, and no request meets a connection that closes."""
-REQUEST_S = 10.0
-"""Seconds within which a request must have come, head and body."""
-ANSWER_S = 60.0
-"""Seconds within which it must have been answered, and the answer taken; a call to the database has 15."""
-MAX_HEAD = 65_536
-"""Bytes of a head."""
-MAX_DROPPED = 8 * MAX_BODY
-"""Bytes that a caller may go on sending after he was refused, until he reads that."""
-LOOK_S = 5.0
-"""Seconds between looks at a connection: a limit is kept within these. No timer is made for a request."""
 GATE = "gate"
 """Where the application keeps its gate in the state of its lifespan, which uvicorn gives to each connection."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

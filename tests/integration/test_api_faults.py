@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from api.abandoned import GIVEN_BACK_WITHIN_S
 from api.draining import DRAIN_S, FINISH_S
-from api.protocol import LOOK_S, REQUEST_S
+from api.limits import LOOK_S, REQUEST_S
 from relay_billing import Ledger, Policy
 from relay_billing.domain.settlements import CALLER_GONE
 from relay_billing.flows import holds

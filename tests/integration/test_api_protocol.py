@@ -12,9 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from api.call import MAX_BODY
 from api.draining import DRAIN_S, FINISH_S
-from api.protocol import LOOK_S
+from api.limits import LOOK_S, MAX_BODY
 from relay_billing import Ledger, Policy
 from tests.fixtures.accounts import states
 from tests.fixtures.doors import ASK, HttpDoor, migrated, start
