@@ -2,9 +2,13 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable
+
+from relay_billing.domain.errors import UpdateDataError
 
 T = TypeVar("T")
 Rows = Sequence[Mapping[str, object]]
@@ -27,6 +31,11 @@ class Command:
     def of_constant(cls, statement: Executable, **parameters: object) -> "Command":
         """A constant statement with its parameters."""
         return cls(statement, parameters, constant=True)
+
+    def check(self, count: int) -> None:
+        """Raises UpdateDataError unless it `touches` as many rows as it has changed."""
+        if self.touches not in (None, count):
+            raise UpdateDataError(f"a row moved under its lock: {self.touches} were to change, {count} did")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +69,12 @@ class Alone:
 Steps = Generator[Sequence[Command | Alone], Sequence[Reply], T]
 """A transaction: yields lists of commands, is sent a list of replies for each, returns the result."""
 Load = Steps[None]
+
+
+def runs(commands: Sequence[Command]) -> list[tuple[bool, Sequence[Command]]]:
+    """The commands in their order, in runs of constant ones and of others; with each, which of the two it is.
+
+    A list of one kind stays the object that it is: it may be the last one of its flow.
+    """
+    found = [(constant, list(some)) for constant, some in groupby(commands, attrgetter("constant"))]
+    return [(found[0][0], commands)] if len(found) == 1 else [*found]
