@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from relay_billing.column_types import MYSQL
 from relay_billing.store import psycopg_transactions, sqlite_transactions
-from relay_billing.store.commands import Alone, Command, Reply, Steps, runs
+from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.direct import acarried_out
 from relay_billing.store.drivers import (
@@ -45,7 +45,7 @@ async def _acarried_out(connection: AsyncConnection, commands: Sequence[Command]
         from relay_billing.store import mysql_direct
 
         replies: list[Reply] = []
-        for constant, some in runs(commands):
+        for constant, some in mysql_direct.runs(commands):
             if constant:
                 replies += await mysql_direct.acarried_out(connection, some)
             else:

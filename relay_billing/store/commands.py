@@ -2,8 +2,6 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable
@@ -69,12 +67,3 @@ class Alone:
 Steps = Generator[Sequence[Command | Alone], Sequence[Reply], T]
 """A transaction: yields lists of commands, is sent a list of replies for each, returns the result."""
 Load = Steps[None]
-
-
-def runs(commands: Sequence[Command]) -> list[tuple[bool, Sequence[Command]]]:
-    """The commands in their order, in runs of constant ones and of others; with each, which of the two it is.
-
-    A list of one kind stays the object that it is: it may be the last one of its flow.
-    """
-    found = [(constant, list(some)) for constant, some in groupby(commands, attrgetter("constant"))]
-    return [(found[0][0], commands)] if len(found) == 1 else [*found]

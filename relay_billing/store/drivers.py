@@ -16,7 +16,7 @@ from relay_billing.column_types import MYSQL
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, UpdateDataError
 from relay_billing.store import psycopg_transactions, sqlite_transactions
 from relay_billing.store.allowance import Allowance, lengthened
-from relay_billing.store.commands import Alone, Command, Reply, Steps, runs
+from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.direct import carried_out
 from relay_billing.store.engine_options import BOUNDS, bind, engine_options, server_url
@@ -90,7 +90,7 @@ def _carried_out(connection: Connection, commands: Sequence[Command], *, first: 
         from relay_billing.store import mysql_direct
 
         replies: list[Reply] = []
-        for constant, some in runs(commands):
+        for constant, some in mysql_direct.runs(commands):
             if constant:
                 replies += mysql_direct.carried_out(connection, some)
             else:

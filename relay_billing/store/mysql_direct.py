@@ -6,6 +6,8 @@ SQLAlchemy takes as long for a statement as the server does, and each round trip
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pymysql.constants import CLIENT
@@ -136,6 +138,15 @@ def _inserts(sent: Sent, command: Command, escaped: _Escaped) -> Iterator[str]:
             rows, size = [], len(row)
         rows.append(row)
     yield head + _VALUES + ", ".join(rows)
+
+
+def runs(commands: Sequence[Command]) -> list[tuple[bool, Sequence[Command]]]:
+    """The commands in their order, in runs of constant ones and of others; with each, which of the two it is.
+
+    A list of one kind stays the object that it is: it may be the last one of its flow.
+    """
+    found = [(constant, list(some)) for constant, some in groupby(commands, attrgetter("constant"))]
+    return [(found[0][0], commands)] if len(found) == 1 else [*found]
 
 
 def carried_out(connection: Connection, commands: Sequence[Command]) -> list[Reply]:
