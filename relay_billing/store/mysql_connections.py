@@ -3,14 +3,15 @@
 import asyncio
 import math
 import re
-from collections.abc import Coroutine
-from functools import partial
+from collections.abc import Callable, Coroutine
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import aiomysql
 import pymysql
 from pymysql.constants import CLIENT, CR
 from pymysql.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
+from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import PoolResetState
 
@@ -39,6 +40,12 @@ def _check_version(server: str) -> None:
     if version < OLDEST[name]:
         needed = ".".join(map(str, OLDEST[name]))
         raise InvalidRequest("database_url", f"leads to {name} {server}; {needed} or later is needed")
+
+
+_PARSED: dict[Callable[..., MysqlPacket], Callable[..., MysqlPacket]] = {
+    FieldDescriptorPacket: lru_cache(maxsize=1024)(FieldDescriptorPacket)
+}
+"""How a packet is parsed, where not by itself. Columns say the same with every result, and took a third of our time."""
 
 
 class _Setup(Allowance):
@@ -74,6 +81,10 @@ class _Connection(_Setup, pymysql.connections.Connection):
 
     def _bound(self) -> None:
         self._read_timeout = self._write_timeout = seconds_of_wait(self.allowed_s + GRACE_S)
+
+    def _read_packet(self, packet_type: Callable[..., MysqlPacket] = MysqlPacket) -> MysqlPacket:
+        packet: MysqlPacket = super()._read_packet(_PARSED.get(packet_type, packet_type))
+        return packet
 
     def query(self, sql: str, unbuffered: bool = False) -> int:
         """Overrides PyMySQL's method, in which every statement waits."""
@@ -114,6 +125,10 @@ class _AsyncConnection(_Setup, aiomysql.Connection):
                 CR.CR_SSL_CONNECTION_ERROR, "SSL is required but the server doesn't support it"
             )
         await super()._request_authentication()
+
+    async def _read_packet(self, packet_type: Callable[..., MysqlPacket] = MysqlPacket) -> MysqlPacket:
+        packet: MysqlPacket = await super()._read_packet(_PARSED.get(packet_type, packet_type))
+        return packet
 
     async def query(self, sql: str, unbuffered: bool = False) -> int:
         """Overrides aiomysql's method, in which every statement waits."""

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pymysql.constants import CLIENT
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Executable, Select
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 
 from relay_billing.store.commands import Command, Reply
 from relay_billing.store.compiled import CACHED, Sent, sent_of
 from relay_billing.store.last import Last
-from relay_billing.store.mysql_locks import in_order
+from relay_billing.store.mysql_locks import asked_before, in_order
 from relay_billing.store.raised import driver_of, raised
 
 if TYPE_CHECKING:
@@ -38,6 +38,17 @@ def _ordered(statement: Select[Any], *, one: bool) -> Select[Any]:
     return in_order(statement, one=one)
 
 
+@lru_cache(maxsize=CACHED)
+def _asking(statement: Executable) -> Select[Any] | None:
+    return asked_before(statement) if isinstance(statement, Select) else None
+
+
+def _before(command: Command) -> Command | None:
+    """The command that may make this one needless: by finding nothing."""
+    asking = _asking(command.statement)
+    return None if asking is None else replace(command, statement=asking)
+
+
 def _sent_of(command: Command) -> Sent:
     if isinstance(command.statement, Select):
         assert isinstance(command.parameters, Mapping)
@@ -54,6 +65,8 @@ class _Statement:
     """The place of its command in the list; None: the COMMIT."""
     checks: bool = False
     """It fails unless its command's statement, which came just before, has changed as many rows as it must."""
+    asks: bool = False
+    """It asks whether its command's statement will find anything; ends its packet."""
 
 
 class _List:
@@ -72,6 +85,8 @@ class _List:
         self._ends = self._together and isinstance(commands, Last)
         self._rows: list[Sequence[Sequence[object]]] = [()] * len(commands)
         self._counts = [0] * len(commands)
+        self._empty: set[int] = set()
+        """Places of commands that are known to find nothing, and so are not sent."""
         self._asked: list[_Statement] = []
         """The packet that was sent last, as far as it is not answered, from its end."""
 
@@ -85,7 +100,11 @@ class _List:
                 yield self._begun(packet)
                 packet, size = [], len(statement.text)
             packet.append(statement)
-        yield self._begun(packet)
+            if statement.asks:
+                yield self._begun(packet)
+                packet, size = [], 0
+        if packet:
+            yield self._begun(packet)
 
     def _begun(self, packet: list[_Statement]) -> str:
         self._asked = packet[::-1]
@@ -93,6 +112,14 @@ class _List:
 
     def _statements(self, escaped: _Escaped) -> Iterator[_Statement]:
         for place, (command, sent) in enumerate(zip(self._commands, self._sent, strict=True)):
+            if self._spared(place):
+                continue
+            if (before := _before(command)) is not None:
+                asked, given = sent_of(before, _COMPILER_DIALECT), cast("Mapping[str, object]", before.parameters)
+                yield _Statement(escaped(asked.text, asked.parameters(given)), place, asks=True)
+                if not self._rows[place]:
+                    self._empty.add(place)
+                    continue
             if isinstance(command.parameters, dict):
                 yield _Statement(escaped(sent.text, sent.parameters(command.parameters)), place)
             else:
@@ -103,12 +130,20 @@ class _List:
         if self._ends:
             yield _Statement("COMMIT", None)
 
+    def _spared(self, place: int) -> bool:
+        """Whether the command need not be sent: it follows one that is known to find nothing."""
+        spared = self._commands[place].follows and place - 1 in self._empty
+        if spared:
+            self._empty.add(place)
+        return spared
+
     def took(self, rows: Sequence[Sequence[object]], count: int) -> None:
         """Take the next answer."""
         statement = self._asked.pop()
         if statement.command is not None and not statement.checks:
             self._rows[statement.command] = rows
-            self._counts[statement.command] += count
+            if not statement.asks:
+                self._counts[statement.command] += count
 
     def failed(self) -> str:
         """The statement that was answered with an error. Raises UpdateDataError if it was one that checks."""

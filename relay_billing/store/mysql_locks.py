@@ -100,6 +100,18 @@ def _names(each: ColumnElement[bool], column: Column[Any]) -> bool:
     return isinstance(each, among) and next(iter(each.clauses)) is column
 
 
+def asked_before(rows: Select[Any]) -> Select[Any] | None:
+    """Reads whether there is any row to lock, where rows are found by another column than the key; None: no need to.
+
+    Most users have no subscription. Of the statement that locks them in order, and the one that reads their plans, each
+    takes as long as a round trip.
+    """
+    found = _found_by(rows)
+    if found is None or not isinstance(found[0][0], among) or _names(found[0][0], found[1]):
+        return None
+    return select(found[1]).where(*found[0]).limit(1)
+
+
 def in_order(rows: Select[Any], *, one: bool) -> Select[Any]:
     """The same rows of one table, locked in the order of their ids; a statement that locks nothing stays as it is.
 

@@ -32,7 +32,7 @@ from relay_billing.store.last import Last
 from relay_billing.store.mysql import MYSQL
 from relay_billing.store.mysql_direct import acarried_out, carried_out
 from relay_billing.store.statements import ADD_ENTRY
-from tests.fixtures.accounts import Clock, given, states, token, wallet
+from tests.fixtures.accounts import START, Clock, given, states, token, wallet
 from tests.fixtures.authority import authority
 from tests.fixtures.tables import MariadbTables
 
@@ -251,12 +251,20 @@ def sent_by(patch: pytest.MonkeyPatch, method: str = "query") -> list[str]:
     return sent
 
 
-def test_a_hold_and_a_settle_take_two_round_trips_each(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hold_takes_three_round_trips_and_a_settle_two(
+    ledger: Ledger, mariadb: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lasting = {"amount_total": 900, "start_time": START - 5, "end_time": START + 5}
+    given(mariadb, plan=[{"id": 1, "title": "daily"}], subscription=[{"user_id": 2, "plan_id": 1, **lasting}])
     hold(ledger, "warm")
     sent = sent_by(monkeypatch)
-    hold(ledger, "r1")
-    assert len(sent) == 2, sent
-    sent.clear()
+    for user_id in (1, 2):
+        # The first one asks for subscriptions: of most users there are none to be locked.
+        hold(ledger, f"r{user_id}", user_id)
+        assert len(sent) == 3, sent
+        assert ("FROM subscription_plans" in sent[1]) is (user_id == 2)
+        assert sent[2].endswith("; COMMIT")
+        sent.clear()
     ledger.apply([SettleJob("r1", 30)])
     assert len(sent) == 2, sent
     sent.clear()
@@ -274,9 +282,9 @@ def test_a_driver_without_the_flag_is_sent_each_statement_by_itself(
     hold(ledger, "warm")
     sent = sent_by(monkeypatch)
     hold(ledger, "r1")
-    # Five reads, four writes, the commit, and what the caller's pool does with each connection.
+    # Four reads, four writes, the commit, and what the caller's pool does with each connection.
     assert [each for each in sent if ";" in each] == []
-    assert sent[9:] == ["commit", "rollback"], sent
+    assert sent[8:] == ["commit", "rollback"], sent
     own.dispose()
     assert wallet(mariadb) == WEALTH - 200
 
@@ -351,6 +359,16 @@ def test_a_call_that_is_cancelled_within_a_list_closes_its_connection(mariadb_ur
         await engine.dispose()
 
     asyncio.run(cancel())
+
+
+def test_columns_are_parsed_once_however_often_they_are_read(ledger: Ledger, mariadb: Engine) -> None:
+    hold(ledger, "r1")
+    (parsed,) = mysql_connections._PARSED.values()
+    before = parsed.cache_info()  # type: ignore[attr-defined]
+    hold(ledger, "r2")
+    after = parsed.cache_info()  # type: ignore[attr-defined]
+    assert after.misses == before.misses
+    assert after.hits > before.hits
 
 
 EVIL = (
