@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 PACKET_CHARACTERS = 250_000
 """The most that is put together. A character takes up to four bytes, and many servers accept no more than 1 MiB."""
 _VALUES = " VALUES "
-_CHECK = "SET @moved = IF(ROW_COUNT() = {}, 1, (SELECT 1 UNION ALL SELECT 2))"
-"""An error unless the statement before has changed so many rows: outside of procedures there is no other way to one."""
+_CHECK = "SET @moved = 9223372036854775807 + (ROW_COUNT() <> {})"
+"""An overflow, and so an error, unless the statement before has changed so many rows."""
 _COMPILER_DIALECT = MySQLDialect_pymysql(paramstyle="pyformat")
 _Escaped = Callable[[str, Mapping[str, object]], str]
 """A driver's own: writes a statement's parameters into it."""
