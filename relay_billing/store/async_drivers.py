@@ -42,12 +42,14 @@ async def _acarried_out(connection: AsyncConnection, commands: Sequence[Command]
     if connection.dialect.driver == DIRECT and pipelined(commands):
         return await acarried_out(connection, commands)
     if connection.dialect.name in MYSQL:
-        from relay_billing.store.mysql_direct import acarried_out as acarried_out_one
+        from relay_billing.store import mysql_direct
 
         replies: list[Reply] = []
-        for each in commands:
-            send = acarried_out_one if each.constant else _aexecuted
-            replies.append(Reply.known(each, replies) or await send(connection, each))
+        for constant, some in mysql_direct.runs(commands):
+            if constant:
+                replies += await mysql_direct.acarried_out(connection, some)
+            else:
+                replies += [await _aexecuted(connection, each) for each in some]
         return replies
     return [await _aexecuted(connection, each) for each in commands]
 

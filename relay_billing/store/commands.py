@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Executable
 
+from relay_billing.domain.errors import UpdateDataError
+
 T = TypeVar("T")
 Rows = Sequence[Mapping[str, object]]
 
@@ -27,6 +29,11 @@ class Command:
     def of_constant(cls, statement: Executable, **parameters: object) -> "Command":
         """A constant statement with its parameters."""
         return cls(statement, parameters, constant=True)
+
+    def check(self, count: int) -> None:
+        """Raises UpdateDataError unless it `touches` as many rows as it has changed."""
+        if self.touches not in (None, count):
+            raise UpdateDataError(f"a row moved under its lock: {self.touches} were to change, {count} did")
 
 
 @dataclass(frozen=True, slots=True)

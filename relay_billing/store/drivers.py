@@ -87,12 +87,14 @@ def _carried_out(connection: Connection, commands: Sequence[Command], *, first: 
     if connection.dialect.driver == DIRECT and pipelined(commands):
         return carried_out(connection, commands)
     if connection.dialect.name in MYSQL:
-        from relay_billing.store.mysql_direct import carried_out as carried_out_one
+        from relay_billing.store import mysql_direct
 
         replies: list[Reply] = []
-        for each in commands:
-            send = carried_out_one if each.constant else _executed
-            replies.append(Reply.known(each, replies) or send(connection, each))
+        for constant, some in mysql_direct.runs(commands):
+            if constant:
+                replies += mysql_direct.carried_out(connection, some)
+            else:
+                replies += [_executed(connection, each) for each in some]
         return replies
     return [_executed(connection, each) for each in commands]
 

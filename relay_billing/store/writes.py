@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from operator import attrgetter
 
 from relay_billing.domain.account_type import AccountType
-from relay_billing.domain.errors import UpdateDataError
 from relay_billing.domain.sessions import BillingSession
 from relay_billing.domain.webhooks import events_of
 from relay_billing.domain.worksheet import Worksheet
@@ -60,8 +59,7 @@ def write(sheet: Worksheet, dialect: Dialect, *, more: bool = False) -> Load:
         return
     replies = yield commands if more else Last(commands)
     for command, reply in zip(commands, replies, strict=True):
-        if command.touches is not None and reply.count != command.touches:
-            raise UpdateDataError(f"a row moved under its lock: {command.touches} were to change, {reply.count} did")
+        command.check(reply.count)
 
 
 def _reader(names: Sequence[str]) -> Callable[[BillingSession], dict[str, object]]:
