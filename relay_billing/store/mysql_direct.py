@@ -154,7 +154,7 @@ class _List:
         return bool(result.has_next)
 
     def failed(self) -> str:
-        """The statement that was answered with an error. Raises UpdateDataError for rows that moved under their lock."""
+        """The statement that was answered with an error. Raises UpdateDataError if a row had moved under its lock."""
         statement = self._asked[-1] if self._asked else None
         if statement is None or statement.command is None:
             return "COMMIT"
