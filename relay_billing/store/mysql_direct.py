@@ -54,7 +54,8 @@ def _sent_of(command: Command) -> Sent:
         assert isinstance(command.parameters, Mapping)
         ids = command.parameters.get("ids")
         ordered = _ordered(command.statement, one=isinstance(ids, list) and len(ids) < 2)
-        command = replace(command, statement=ordered)
+        if ordered is not command.statement:
+            command = replace(command, statement=ordered)
     return sent_of(command, _COMPILER_DIALECT)
 
 
@@ -78,6 +79,8 @@ class _List:
 
     def __init__(self, connection: Connection, commands: Sequence[Command]) -> None:
         raw: Any = connection.connection.driver_connection
+        # The driver's own way to write a value into a statement. Not a cursor's: it does the same by more calls.
+        self._escape: Callable[[object], str] = raw.escape
         self._commands = commands
         self._sent = [_sent_of(each) for each in commands]
         # An engine of the caller's own may not have the flag: each statement is a packet of its own then.
@@ -90,11 +93,11 @@ class _List:
         self._asked: list[_Statement] = []
         """The packet that was sent last, as far as it is not answered, from its end."""
 
-    def packets(self, escaped: _Escaped) -> Iterator[str]:
+    def packets(self) -> Iterator[str]:
         """The packets, to be sent one after the other; the answers to each are `took` before the next."""
         packet: list[_Statement] = []
         size = 0
-        for statement in self._statements(escaped):
+        for statement in self._statements():
             size += len(statement.text)
             if packet and (size > PACKET_CHARACTERS or not self._together):
                 yield self._begun(packet)
@@ -110,20 +113,20 @@ class _List:
         self._asked = packet[::-1]
         return "; ".join([each.text for each in packet])
 
-    def _statements(self, escaped: _Escaped) -> Iterator[_Statement]:
+    def _statements(self) -> Iterator[_Statement]:
         for place, (command, sent) in enumerate(zip(self._commands, self._sent, strict=True)):
             if self._spared(place):
                 continue
             if (before := _before(command)) is not None:
                 asked, given = sent_of(before, _COMPILER_DIALECT), cast("Mapping[str, object]", before.parameters)
-                yield _Statement(escaped(asked.text, asked.parameters(given)), place, asks=True)
+                yield _Statement(self._escaped(asked.text, asked.parameters(given)), place, asks=True)
                 if not self._rows[place]:
                     self._empty.add(place)
                     continue
             if isinstance(command.parameters, dict):
-                yield _Statement(escaped(sent.text, sent.parameters(command.parameters)), place)
+                yield _Statement(self._escaped(sent.text, sent.parameters(command.parameters)), place)
             else:
-                for text in _inserts(sent, command, escaped):
+                for text in _inserts(sent, command, self._escaped):
                     yield _Statement(text, place)
             if self._ends and command.touches is not None:
                 yield _Statement(_CHECK.format(command.touches), place, checks=True)
@@ -137,16 +140,21 @@ class _List:
             self._empty.add(place)
         return spared
 
-    def took(self, rows: Sequence[Sequence[object]], count: int) -> None:
-        """Take the next answer."""
+    def _escaped(self, text: str, parameters: Mapping[str, object]) -> str:
+        escape = self._escape
+        return text % {name: escape(value) for name, value in parameters.items()}
+
+    def took(self, result: Any) -> bool:  # noqa: ANN401
+        """Take the driver's next result; return whether more of them are to be read."""
         statement = self._asked.pop()
         if statement.command is not None and not statement.checks:
-            self._rows[statement.command] = rows
+            self._rows[statement.command] = result.rows or ()
             if not statement.asks:
-                self._counts[statement.command] += count
+                self._counts[statement.command] += result.affected_rows
+        return bool(result.has_next)
 
     def failed(self) -> str:
-        """The statement that was answered with an error. Raises UpdateDataError if it was one that checks."""
+        """The statement that was answered with an error. Raises UpdateDataError if a row had moved under its lock."""
         statement = self._asked[-1] if self._asked else None
         if statement is None or statement.command is None:
             return "COMMIT"
@@ -192,12 +200,10 @@ def carried_out(connection: Connection, commands: Sequence[Command]) -> list[Rep
     raw: Any = connection.connection.driver_connection
     asked = _List(connection, commands)
     try:
-        with raw.cursor() as cursor:
-            for packet in asked.packets(cursor.mogrify):
-                cursor.execute(packet)
-                asked.took(cursor.fetchall(), cursor.rowcount)
-                while cursor.nextset():
-                    asked.took(cursor.fetchall(), cursor.rowcount)
+        for packet in asked.packets():
+            raw.query(packet)
+            while asked.took(raw._result):
+                raw.next_result()
     except driver_of(connection).Error as error:
         made = raised(connection, error, asked.failed())
         if made.connection_invalidated:
@@ -213,12 +219,10 @@ async def acarried_out(connection: "AsyncConnection", commands: Sequence[Command
     raw: Any = known.connection.driver_connection
     asked = _List(known, commands)
     try:
-        async with raw.cursor() as cursor:
-            for packet in asked.packets(cursor.mogrify):
-                await cursor.execute(packet)
-                asked.took(await cursor.fetchall(), cursor.rowcount)
-                while await cursor.nextset():
-                    asked.took(await cursor.fetchall(), cursor.rowcount)
+        for packet in asked.packets():
+            await raw.query(packet)
+            while asked.took(raw._result):
+                await raw.next_result()
     except driver_of(known).Error as error:
         made = raised(known, error, asked.failed())
         if made.connection_invalidated:
