@@ -15,3 +15,5 @@ MAX_DROPPED = 8 * MAX_BODY
 """Bytes that a caller may go on sending after he was refused, until he reads that."""
 LOOK_S = 5.0
 """Seconds between looks at a connection: a limit is kept within these. No timer is made for a request."""
+MAX_WAITING = 8
+"""Requests of one connection that wait behind the one in hand; no more is read then."""

@@ -6,9 +6,8 @@ makes a `Connection` for each caller (`uvicorn --http`), with the arguments of i
 """
 
 import asyncio
+import logging
 from collections import deque
-from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
@@ -16,32 +15,17 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from api.answers import Answer
-from api.call import Call
+from api.asked import Asked
 from api.gate import Gate
-from api.limits import ANSWER_S, IDLE_S, LOOK_S, MAX_BODY, MAX_DROPPED, MAX_HEAD, REQUEST_S
+from api.limits import ANSWER_S, IDLE_S, LOOK_S, MAX_BODY, MAX_DROPPED, MAX_HEAD, MAX_WAITING, REQUEST_S
 from api.problems import Problem
+from api.response import response
+
+log = logging.getLogger("api")
 
 GATE = "gate"
 """Where the application keeps its gate in the state of its lifespan, which uvicorn gives to each connection."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_STATUS_LINES = {
-    int(each): f"HTTP/1.1 {int(each)} {Problem.phrase(each)}\r\ncontent-length: ".encode() for each in HTTPStatus
-}
-
-
-@dataclass(slots=True)
-class _Asked:
-    """One request, as far as it has come."""
-
-    target: bytes = b""
-    method: str = ""
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    body: bytes = b""
-    too_large: bool = False
-    keep: bool = True
-    """Whether the connection stays open after the answer."""
-    refused: Answer | None = None
-    """What answers it in place of the gate."""
 
 
 class Connection(asyncio.Protocol):
@@ -62,12 +46,16 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._address: tuple[str, int | None] | None = None
         """At which it came in; None: a UNIX socket."""
-        self._coming = _Asked()
+        self._coming = Asked()
         self._head: int | None = 0
         """Bytes of the head that is coming; None: it has come, its body has not."""
+        self._rest = 0
+        """Bytes that have come since the head: of the body, of what is around its chunks, of trailers."""
+        self._continues = False
+        """Whether the caller waits to be asked for the body."""
         self._began: float | None = None
         """When the request that is coming began; None: none is."""
-        self._waiting: deque[_Asked] = deque()
+        self._waiting: deque[Asked] = deque()
         """Requests that have come while another one was answered."""
         self._answering = False
         self._since = self._loop.time()
@@ -110,20 +98,27 @@ class Connection(asyncio.Protocol):
             if self._dropped > MAX_DROPPED:
                 self._transport.abort()
             return
-        if self._began is None:
-            self._began = self._loop.time()
         if self._head is not None:
             self._head += len(data)
+        else:
+            self._rest += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             # The request is answered as if it had not asked for another protocol; what follows it can't be read.
-            self.shutdown()
+            self._ending = True
+            if not (self._answering or self._waiting or self._lingering):
+                self._go_on()
+        except httptools.HttpParserCallbackError:
+            log.exception("a request could not be read, by a fault of this door")
+            self._transport.abort()
         except httptools.HttpParserError:
             self._refuse(Problem(400, "invalid_request", "the request is no HTTP/1.1"))
         else:
             if self._head is not None and self._head > MAX_HEAD:
                 self._refuse(Problem(431, "head_too_large", f"a head has at most {MAX_HEAD:,} bytes"))
+            elif self._head is None and self._rest > MAX_DROPPED:
+                self._cut()
 
     def pause_writing(self) -> None:
         """The caller is slow to take what he was sent."""
@@ -132,14 +127,16 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """He has taken it."""
         self._full = False
-        if not self._answering:
+        if self._lingering:
+            self._since = self._loop.time()
+        elif not self._answering:
             self._go_on()
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._coming, self._head = _Asked(), self._head or 0
+        self._coming, self._head = Asked(), self._head or 0
         if self._began is None:
             self._began = self._loop.time()
 
@@ -149,21 +146,28 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A line of its head."""
-        self._coming.headers[name.lower()] = value
+        if self._head is not None:
+            self._coming.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """Its head has come."""
-        coming, self._head = self._coming, None
+        coming, self._head, self._rest = self._coming, None, 0
+        if self._ending:
+            return
         coming.method = self._parser.get_method().decode()
-        coming.keep = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        current, upgrades = self._parser.get_http_version() == "1.1", self._parser.should_upgrade()
+        coming.keep = self._parser.should_keep_alive() and current and not upgrades
+        self._unread = upgrades
         length = int(coming.headers.get(b"content-length", b"0"))
-        if self._parser.should_upgrade() and (length or b"transfer-encoding" in coming.headers):
+        if upgrades and (length or b"transfer-encoding" in coming.headers):
             # The parser takes what follows such a head for another protocol, not for a body.
             coming.refused = self._refusal(Problem(400, "invalid_request", "no other protocol: ask without Upgrade"))
         elif length > MAX_BODY:
             self._cut()
-        elif coming.headers.get(b"expect", b"").lower() == b"100-continue" and not self._answering:
-            self._transport.write(_CONTINUE)
+        elif current and coming.headers.get(b"expect", b"").lower() == b"100-continue":
+            self._continues = True
+            if not self._answering:
+                self._go_on()
 
     def on_body(self, body: bytes) -> None:
         """A part of its body."""
@@ -173,9 +177,10 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """It has come."""
-        self._began, self._head = None, 0
+        coming, self._coming = self._coming, Asked()
+        self._began, self._head, self._continues = None, 0, False
         if not self._ending:
-            self._take(self._coming)
+            self._take(coming)
 
     # What comes of it.
 
@@ -183,7 +188,7 @@ class Connection(asyncio.Protocol):
         """Take a request whose body is too large, without the rest of it."""
         if not self._ending:
             self._coming.too_large, self._began, self._unread = True, None, True
-            self._end()
+            self._ending = True
             self._take(self._coming)
 
     def _refuse(self, problem: Problem) -> None:
@@ -191,28 +196,27 @@ class Connection(asyncio.Protocol):
         if not self._ending:
             refused = self._refusal(problem)
             self._began, self._unread = None, True
-            self._end()
-            self._take(_Asked(refused=refused))
+            self._ending = True
+            self._take(Asked(refused=refused))
 
     def _refusal(self, problem: Problem) -> Answer:
         now = self._loop.time()
         return self._gate.refusal(problem, now - (self._began or now))
 
-    def _end(self) -> None:
-        """Read no other request, and close after those that have come."""
-        self._ending = True
-
-    def _take(self, asked: _Asked) -> None:
+    def _take(self, asked: Asked) -> None:
         self._waiting.append(asked)
-        if not self._answering:
+        if not self._answering and not self._full:
             self._go_on()
-        elif not self._paused:
+        elif not self._paused and (self._full or len(self._waiting) >= MAX_WAITING):
+            # Not at the first: while nothing is read, nobody sees a caller go.
             self._paused = True
             self._transport.pause_reading()
 
     def _go_on(self) -> None:
         """Begin the next request; without one, wait for it, or close."""
         self._since = self._loop.time()
+        if self._transport.is_closing():
+            self._waiting.clear()
         while self._waiting and not self._full:
             asked = self._waiting.popleft()
             if asked.refused is None:
@@ -227,11 +231,15 @@ class Connection(asyncio.Protocol):
             return
         if self._ending:
             self._close()
-        elif self._paused:
-            self._paused = False
-            # Its time begins anew: it was kept from coming.
-            self._began = self._began and self._since
-            self._transport.resume_reading()
+        elif not self._full:
+            if self._continues:
+                self._continues = False
+                self._transport.write(_CONTINUE)
+            if self._paused:
+                self._paused = False
+                # Its time begins anew: it was kept from coming.
+                self._began = self._began and self._since
+                self._transport.resume_reading()
 
     def _close(self) -> None:
         """Close; while the caller still sends, only our side: a reset would take the answer from him."""
@@ -243,35 +251,26 @@ class Connection(asyncio.Protocol):
         if self._paused:
             self._transport.resume_reading()
 
-    async def _answer(self, asked: _Asked) -> None:
-        target = asked.target
-        if not target.startswith(b"/"):
-            # A proxy may ask with the whole URL.
-            url = httptools.parse_url(target) if b"://" in target else None
-            target = target if url is None else (url.path or b"/") + (b"?" + url.query if url.query else b"")
-        path, _, query = target.partition(b"?")
-        body = None if asked.too_large else asked.body
-        call = Call(asked.method, path, query, asked.headers, body, self._address, self._transport.is_closing)
+    async def _answer(self, asked: Asked) -> None:
         try:
-            made = await self._gate.answer(call)
+            made = await self._gate.answer(asked.call(self._address, self._transport.is_closing))
             if made is not None:
                 self._send(asked, made)
+        except BaseException:
+            # Without its answer, the next one would be taken for it.
+            self._transport.abort()
+            raise
         finally:
             self._answering = False
         self._go_on()
 
-    def _send(self, asked: _Asked, made: Answer) -> None:
+    def _send(self, asked: Asked, made: Answer) -> None:
         self._server.total_requests += 1
         if self._transport.is_closing():
             return
         last = not asked.keep or (self._ending and not self._waiting)
-        parts = [_STATUS_LINES[made.status], b"%d\r\n" % len(made.body)]
-        for name, value in (*self._server.default_headers, *made.headers):
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(b"connection: close\r\n\r\n" if last else b"\r\n")
-        if asked.method != "HEAD":
-            parts.append(made.body)
-        self._transport.write(b"".join(parts))
+        usual = self._server.default_headers
+        self._transport.write(response(made, usual, last=last, without_body=asked.method == "HEAD"))
         if last:
             self._ending = True
             self._waiting.clear()
@@ -283,7 +282,8 @@ class Connection(asyncio.Protocol):
         now = self._loop.time()
         self._look_at = self._loop.call_later(LOOK_S, self._look)
         if self._lingering:
-            self._transport.abort()
+            if now - self._since > LOOK_S:
+                self._transport.abort()
         elif self._answering or self._full or self._transport.is_closing():
             if now - self._since > ANSWER_S:
                 self._transport.abort()
@@ -295,6 +295,6 @@ class Connection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Finish what has come, then close; uvicorn calls it when it ends."""
-        self._end()
+        self._ending = True
         if not self._answering:
             self._go_on()

@@ -45,8 +45,6 @@ PIPELINING = ("psycopg", "psycopg_async")
 """SQLAlchemy's names of the drivers that are sent constant statements directly; others get them from SQLAlchemy."""
 DIRECT = "pysqlite"
 """The same for SQLite, one statement at a time."""
-OPENED = "relay_billing_opened"
-"""The key in `Connection.info` that marks a connection of a server as set up."""
 STREAMED = {"stream_results": True, "yield_per": 1_000}
 """Options of a streamed read, which keeps at most 1,000 rows in memory."""
 NOTHING_KNOWN = Reply((), 0)
@@ -104,12 +102,18 @@ def _executed(connection: Connection, command: Command) -> Reply:
 
 
 def _set_up(connection: Connection, opening: Sequence[str]) -> None:
-    """Set a server's connection up that an engine of the caller's own has made; ours are, as they are opened."""
-    ours = isinstance(connection.connection.driver_connection, Allowance)
-    if opening and not ours and OPENED not in connection.info:
-        for statement in opening:
-            connection.exec_driver_sql(statement)
-        connection.info[OPENED] = True
+    """Set a MySQL connection up that an engine of the caller's own has made; ours are, as they are opened.
+
+    With each transaction: whatever else uses that engine may have set it otherwise. Raises InvalidRequest for an engine
+    that commits each statement by itself.
+    """
+    raw: Any = connection.connection.driver_connection
+    if not opening or isinstance(raw, Allowance):
+        return
+    if raw.get_autocommit():
+        raise InvalidRequest("engine", "commits each statement by itself (AUTOCOMMIT); billing needs transactions")
+    for statement in opening:
+        connection.exec_driver_sql(statement)
 
 
 @contextmanager

@@ -48,6 +48,9 @@ _PARSED: dict[Callable[..., MysqlPacket], Callable[..., MysqlPacket]] = {
 """How a packet is parsed, where not by itself. Columns say the same with every result, and took a third of our time."""
 
 
+_EOF, _EOF_BYTES = 0xFE, 5
+
+
 class _Setup(Allowance):
     """What both kinds of connections share."""
 
@@ -71,9 +74,17 @@ class _Setup(Allowance):
         """The session keeps it until it is set again."""
         return True
 
+    def _read(self, packet: MysqlPacket) -> MysqlPacket:
+        """Keep what an EOF, which ends rows, says of the server's status; the drivers keep what an OK says."""
+        data = packet.get_all_data()
+        if len(data) == _EOF_BYTES and data[0] == _EOF:
+            self.server_status = int.from_bytes(data[3:5], "little")
+        return packet
+
     def _committed(self) -> bool:
-        """Whether no transaction is open, as the server says with each answer, but for errors, which leave none."""
-        return self._result is not None and not self.server_status & SERVER_STATUS_IN_TRANS
+        """Whether the last list has committed: its last answer was a COMMIT's OK, and no transaction is open."""
+        ok = getattr(self._result, "server_status", None) is not None
+        return ok and not self.server_status & SERVER_STATUS_IN_TRANS
 
 
 class _Connection(_Setup, pymysql.connections.Connection):
@@ -83,8 +94,7 @@ class _Connection(_Setup, pymysql.connections.Connection):
         self._read_timeout = self._write_timeout = seconds_of_wait(self.allowed_s + GRACE_S)
 
     def _read_packet(self, packet_type: Callable[..., MysqlPacket] = MysqlPacket) -> MysqlPacket:
-        packet: MysqlPacket = super()._read_packet(_PARSED.get(packet_type, packet_type))
-        return packet
+        return self._read(super()._read_packet(_PARSED.get(packet_type, packet_type)))
 
     def query(self, sql: str, unbuffered: bool = False) -> int:
         """Overrides PyMySQL's method, in which every statement waits."""
@@ -127,8 +137,7 @@ class _AsyncConnection(_Setup, aiomysql.Connection):
         await super()._request_authentication()
 
     async def _read_packet(self, packet_type: Callable[..., MysqlPacket] = MysqlPacket) -> MysqlPacket:
-        packet: MysqlPacket = await super()._read_packet(_PARSED.get(packet_type, packet_type))
-        return packet
+        return self._read(await super()._read_packet(_PARSED.get(packet_type, packet_type)))
 
     async def query(self, sql: str, unbuffered: bool = False) -> int:
         """Overrides aiomysql's method, in which every statement waits."""

@@ -10,7 +10,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
-from pymysql.constants import CLIENT
+from pymysql.constants import CLIENT, CR
+from pymysql.err import OperationalError
 from sqlalchemy import Connection, Executable, Select
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 
@@ -146,11 +147,16 @@ class _List:
 
     def took(self, result: Any) -> bool:  # noqa: ANN401
         """Take the driver's next result; return whether more of them are to be read."""
+        if not self._asked:
+            raise OperationalError(CR.CR_SERVER_LOST, "the server gave more answers than there were statements")
         statement = self._asked.pop()
         if statement.command is not None and not statement.checks:
             self._rows[statement.command] = result.rows or ()
             if not statement.asks:
                 self._counts[statement.command] += result.affected_rows
+        if not result.has_next and self._asked:
+            # An answer to something else: another one of ours may still come, so nothing else may be asked here.
+            raise OperationalError(CR.CR_SERVER_LOST, "the server gave fewer answers than there were statements")
         return bool(result.has_next)
 
     def failed(self) -> str:
@@ -209,6 +215,10 @@ def carried_out(connection: Connection, commands: Sequence[Command]) -> list[Rep
         if made.connection_invalidated:
             connection.invalidate(error)
         raise made from error
+    except BaseException as error:
+        # Answers may be left, which would be taken for those of the next statements.
+        connection.invalidate(error)
+        raise
     return asked.replies()
 
 
@@ -228,4 +238,8 @@ async def acarried_out(connection: "AsyncConnection", commands: Sequence[Command
         if made.connection_invalidated:
             await connection.invalidate(error)
         raise made from error
+    except BaseException as error:
+        # A cancellation, for example: it must not become the error of a rollback over this connection.
+        await connection.invalidate(error)
+        raise
     return asked.replies()

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url, selec
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from relay_billing import (
+    AsyncBillingClient,
     BillingSession,
     BillingUnavailable,
     InvalidRequest,
@@ -37,6 +38,7 @@ from tests.fixtures.authority import authority
 from tests.fixtures.tables import MariadbTables
 
 WEALTH = 10_000
+NOBODY = "redis://127.0.0.1:1/0"
 SETTINGS = "SELECT @@tx_isolation, @@sql_mode, @@innodb_lock_wait_timeout, @@lock_wait_timeout, @@max_statement_time"
 SET = ("READ-COMMITTED", 10, 10, 10.0)
 
@@ -282,9 +284,9 @@ def test_a_driver_without_the_flag_is_sent_each_statement_by_itself(
     hold(ledger, "warm")
     sent = sent_by(monkeypatch)
     hold(ledger, "r1")
-    # Four reads, four writes, the commit, and what the caller's pool does with each connection.
+    # Two that set the session up, four reads, four writes, the commit, and what the caller's pool does with each connection.
     assert [each for each in sent if ";" in each] == []
-    assert sent[8:] == ["commit", "rollback"], sent
+    assert sent[10:] == ["commit", "rollback"], sent
     own.dispose()
     assert wallet(mariadb) == WEALTH - 200
 
@@ -451,3 +453,82 @@ def test_a_set_is_read_first_and_its_rows_are_looked_up_by_key(mariadb: Engine) 
         ("given", "ALL", None),
         ("users", "eq_ref", "PRIMARY"),
     ]
+
+
+def unlocked(mariadb_url: str) -> None:
+    """Another session changes every account and session without waiting."""
+    other = create_engine(mariadb_url)
+    with other.begin() as connection:
+        connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 1")
+        for change in ("users SET quota = quota", "tokens SET status = status", "billing_sessions SET state = state"):
+            connection.exec_driver_sql(f"UPDATE {change}")
+    other.dispose()
+
+
+def test_what_locks_and_writes_nothing_leaves_nothing_locked(ledger: Ledger, mariadb_url: str) -> None:
+    for _ in range(2):
+        hold(ledger, "r1")
+    unlocked(mariadb_url)
+    for outcome in (Outcome.APPLIED, Outcome.DUPLICATE):
+        assert ledger.apply([SettleJob("r1", 60)]) == [outcome]
+    unlocked(mariadb_url)
+
+
+def test_nor_does_it_on_asyncio(ledger: Ledger, mariadb_url: str) -> None:
+    async def twice() -> None:
+        client = AsyncBillingClient(mariadb_url, NOBODY, Policy(trust_quota=0))
+        for _ in range(2):
+            await client.pre_consume(request_id="r1", user_id=1, token_id=1, quota=100)
+        await asyncio.to_thread(unlocked, mariadb_url)
+        await client.close()
+
+    asyncio.run(twice())
+
+
+def test_a_call_that_is_cancelled_ends_and_is_not_tried_again(
+    ledger: Ledger, mariadb: Engine, mariadb_url: str
+) -> None:
+    hold(ledger, "r1")
+
+    async def cancel() -> None:
+        client = AsyncBillingClient(mariadb_url, NOBODY, Policy(trust_quota=0))
+        with mariadb.begin() as blocker:
+            blocker.execute(text("SELECT request_id FROM billing_sessions FOR UPDATE"))
+            reserving = asyncio.create_task(client.reserve("r1", 500))
+            await asyncio.sleep(0.4)
+            reserving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(reserving, 2)
+        await client.close()
+
+    asyncio.run(cancel())
+    assert wallet(mariadb) == WEALTH - 100
+
+
+def test_an_answer_that_was_not_read_is_not_taken_for_the_next_one(
+    ledger: Ledger, mariadb: Engine, mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(ledger, "r1")
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupted(self: object, unbuffered: bool = False) -> None:
+        raise Interrupted
+
+    move = Command.of_constant(text("UPDATE users SET quota = quota WHERE id = :id"), id=1)
+    with monkeypatch.context() as patch, mariadb.connect() as connection:
+        patch.setattr(mysql_connections._Connection, "_read_query_result", interrupted)
+        with pytest.raises(Interrupted):
+            carried_out(connection, [move])
+    ledger.intend([SettleJob("r1", 60)])
+    with mariadb.connect() as connection:
+        assert connection.execute(text("SELECT intent_quota FROM billing_sessions")).scalar_one() == 60
+
+
+def test_an_engine_that_commits_each_statement_is_refused(ledger: Ledger, mariadb: Engine, mariadb_url: str) -> None:
+    made = create_engine(mariadb_url, isolation_level="AUTOCOMMIT")
+    with pytest.raises(InvalidRequest, match="AUTOCOMMIT"):
+        hold(Ledger(made), "r1")
+    assert wallet(mariadb) == WEALTH
+    made.dispose()
