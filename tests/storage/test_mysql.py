@@ -284,7 +284,7 @@ def test_a_driver_without_the_flag_is_sent_each_statement_by_itself(
     hold(ledger, "warm")
     sent = sent_by(monkeypatch)
     hold(ledger, "r1")
-    # Two that set the session up, four reads, four writes, the commit, and what the caller's pool does with each connection.
+    # Two that set the session up, four reads, four writes, the commit, and what the caller's pool does.
     assert [each for each in sent if ";" in each] == []
     assert sent[10:] == ["commit", "rollback"], sent
     own.dispose()
