@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Generator
-from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from relay_billing.store.allowance import Allowance
+from relay_billing.store.opened import opened_by
 from relay_billing.store.waits import GRACE_S, Bounds, Waits, connect_timeout_s, deadline_of_wait
 
 T = TypeVar("T")
@@ -109,11 +109,4 @@ async def _aconnected(waits: Waits, *args: Any, **parameters: Any) -> AsyncBound
 
 def bound(engine: Engine, bounds: Bounds) -> None:
     """Make a psycopg engine open bounded connections. For an async engine, pass its `sync_engine`."""
-
-    def connect(dialect: object, record: object, args: list[Any], parameters: dict[str, Any]) -> object:
-        if engine.dialect.is_async:
-            parameters["async_creator_fn"] = partial(_aconnected, bounds.waits)
-            return None
-        return _connected(bounds.waits, *args, **parameters)
-
-    event.listen(engine, "do_connect", connect)
+    opened_by(engine, bounds.waits, _connected, _aconnected)

@@ -4,7 +4,7 @@ import asyncio
 import math
 import re
 from collections.abc import Callable, Coroutine
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import aiomysql
@@ -18,6 +18,7 @@ from sqlalchemy.pool import PoolResetState
 from relay_billing.domain.errors import InvalidRequest
 from relay_billing.store.allowance import Allowance
 from relay_billing.store.mysql import MYSQL
+from relay_billing.store.opened import opened_by
 from relay_billing.store.waits import GRACE_S, Bounds, Waits, connect_timeout_s, seconds_of_wait
 
 T = TypeVar("T")
@@ -214,12 +215,7 @@ async def _aconnected(waits: Waits, *args: Any, **parameters: Any) -> _AsyncConn
 
 def bound(engine: Engine, bounds: Bounds) -> None:
     """Make an engine open bounded connections. For an async engine, pass its `sync_engine`."""
-
-    def connect(dialect: object, record: object, args: list[Any], parameters: dict[str, Any]) -> object:
-        if engine.dialect.is_async:
-            parameters["async_creator_fn"] = partial(_aconnected, bounds.waits)
-            return None
-        return _connected(bounds.waits, *args, **parameters)
+    opened_by(engine, bounds.waits, _connected, _aconnected)
 
     def reset(connection: Any, record: object, state: PoolResetState) -> None:  # noqa: ANN401
         # The server says with each answer whether a transaction is open: a rollback for nothing is a round trip.
@@ -227,5 +223,4 @@ def bound(engine: Engine, bounds: Bounds) -> None:
         if not state.terminate_only and raw.server_status & SERVER_STATUS_IN_TRANS:
             connection.rollback()
 
-    event.listen(engine, "do_connect", connect)
     event.listen(engine, "reset", reset)

@@ -20,6 +20,8 @@ from tests.fixtures.doors import ASK, HttpDoor, migrated, start
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import spawning
 
+APART_S = 0.05
+"""Between two pieces of a request, so that they come apart."""
 GET_LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 Parsed = tuple[int, dict[str, str], bytes]
 _numbers = itertools.count()
@@ -108,7 +110,7 @@ def test_a_request_may_come_in_any_pieces(door: HttpDoor) -> None:
         two = hold(fresh()) + hold(fresh())
         for half in (two[:-7], two[-7:]):
             caller.sendall(half)
-            time.sleep(0.05)
+            time.sleep(APART_S)
         assert [answer(caller)[0] for _ in range(2)] == [201, 201]
 
 
@@ -307,7 +309,7 @@ def test_who_asks_twice_and_hangs_up_holds_nothing(door: HttpDoor) -> None:
         writer.exec_driver_sql("UPDATE users SET quota = quota")
         with called(door) as caller:
             caller.sendall(hold(ids[0]) + hold(ids[1]))
-            time.sleep(0.3)
+            until(lambda: b"billing_api_in_hand 1.0" in door.ask("GET", "/metrics").body, 0.8, "the first in hand")
     until(lambda: states(door.engine).get(ids[0]) == "expired", 10, "given back")
     assert states(door.engine).get(ids[1]) in (None, "expired")
 

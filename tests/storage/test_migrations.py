@@ -10,7 +10,7 @@ from relay_billing.schema import ACCOUNT_TABLES, metadata
 from relay_billing.store.drivers import engine_of
 from tests.fixtures.accounts import given, wallet
 from tests.fixtures.new_api import NEW_API
-from tests.fixtures.tables import MariadbTables, Tables
+from tests.fixtures.tables import Tables
 
 OURS = {table for table in metadata.tables if table.startswith("billing_")}
 
@@ -76,7 +76,7 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
-def test_a_migration_that_broke_off_is_run_again(mariadb_tables: MariadbTables, mariadb_url: str, way: str) -> None:
+def test_a_migration_that_broke_off_is_run_again(mariadb_tables: Tables, mariadb_url: str, way: str) -> None:
     """Before each of its steps in turn: MariaDB has kept the one before."""
     mariadb_tables.drop()
     engine, left = engine_of(mariadb_url), [0]

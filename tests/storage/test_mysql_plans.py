@@ -11,7 +11,7 @@ from relay_billing.store import mysql_connections
 from relay_billing.store.drivers import engine_of
 from tests.fixtures.accounts import START, Clock
 from tests.fixtures.plans import Plans
-from tests.fixtures.tables import MariadbTables
+from tests.fixtures.tables import Tables
 from tests.storage.test_plans import BIG, CASES, Watched
 
 SESSIONS, USERS, RECENT = 20_000, 5_000, 200
@@ -70,7 +70,7 @@ class Explained:
 
 
 @pytest.fixture(scope="module")
-def big(mariadb_url: str, mariadb_tables: MariadbTables) -> Iterator[tuple[Watched, Explained]]:
+def big(mariadb_url: str, mariadb_tables: Tables) -> Iterator[tuple[Watched, Explained]]:
     """Big tables with little that is open."""
     mariadb_tables.empty()
     engine = engine_of(mariadb_url)
