@@ -1,17 +1,23 @@
 """What may be decided of a hold before the rows are read: the guards that the fast path tests (semantics §3)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from relay_billing.domain.accounts import Subscription, Token, Wallet
 from relay_billing.domain.funding import FundingSource
 from relay_billing.domain.holds import decide
 from relay_billing.domain.policy import Policy
-from relay_billing.domain.requests import PreConsume
+from relay_billing.domain.requests import Manner, PreConsume
 from relay_billing.domain.sessions import BillingSession
 from relay_billing.domain.sources import chain_of
 from relay_billing.domain.subscription_funding import SubscriptionFunding
 from relay_billing.domain.wallet_funding import WalletFunding
 from relay_billing.domain.worksheet import Worksheet
+
+MANNERS = 64
+"""Manners whose decision is kept; relays use a handful."""
+_UNIT = PreConsume("", 0, 0, 1)
+"""A request that stands for all of its manner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,33 @@ class Assumed:
         session: BillingSession = getattr(self, shape)
         return session.changed(**known)
 
+    def asked_by(self, request: PreConsume, now_ms: int) -> "Assumed":
+        """The same for a request of the same manner, where this is decided for one quota at time 0."""
+        return replace(
+            self,
+            wallet=_asked_by(self.wallet, request, now_ms),
+            trusted=_asked_by(self.trusted, request, now_ms),
+            subscription=_asked_by(self.subscription, request, now_ms),
+        )
+
+
+def _asked_by(unit: BillingSession | None, request: PreConsume, now_ms: int) -> BillingSession | None:
+    """The session of one quota as that of the request. Every amount of a plain hold is the request's, or 0."""
+    if unit is None:
+        return None
+    return unit.changed(
+        request_id=request.request_id,
+        user_id=request.user_id,
+        token_id=request.token_id,
+        quota=request.quota,
+        model_name=request.model_name,
+        pre_consumed_quota=unit.pre_consumed_quota * request.quota,
+        token_consumed=unit.token_consumed * request.quota,
+        subscription_pre_consumed=unit.subscription_pre_consumed * request.quota,
+        created_at=now_ms,
+        expires_at=now_ms + unit.expires_at,
+    )
+
 
 def _limit(policy: Policy, request: PreConsume) -> int:
     """What wallet and token must both have more of for a trust bypass; 0: there is none (semantics §3.4)."""
@@ -56,6 +89,14 @@ def assume(policy: Policy, now_ms: int, request: PreConsume, sources: tuple[Fund
     """
     if only_rows_tell(policy, request):
         return None
+    unit = _assumed_of_unit(policy, request.manner, sources)
+    return None if unit is None else unit.asked_by(request, now_ms)
+
+
+@lru_cache(maxsize=MANNERS)
+def _assumed_of_unit(policy: Policy, manner: Manner, sources: tuple[FundingSource, ...]) -> Assumed | None:
+    """As `assume`, for a request of one quota at time 0."""
+    request = replace(_UNIT, **manner._asdict())
     chain = chain_of(request.preference, sources)
     first, last = chain.sources[0], chain.sources[-1]
     asks_subscription = type(first) is SubscriptionFunding
@@ -67,7 +108,7 @@ def assume(policy: Policy, now_ms: int, request: PreConsume, sources: tuple[Fund
     def session_on(source: FundingSource, enough: int) -> BillingSession:
         wallet = Wallet(request.user_id, enough)
         token = Token(request.token_id or 0, request.user_id, enough, False)
-        rows = Worksheet(policy, now_ms, wallets={wallet.id: wallet}, tokens={token.id: token})
+        rows = Worksheet(policy, 0, wallets={wallet.id: wallet}, tokens={token.id: token})
         rows.subscriptions[1] = Subscription(1, request.user_id, 0, enough, 0, "active", 0, rows.now + 1, 0, 0)
         session = decide(rows, request, chain.preference, source).session
         assert session is not None

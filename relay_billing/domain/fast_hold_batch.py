@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from relay_billing.domain.fast_hold import Assumed, assume, only_rows_tell
 from relay_billing.domain.funding import FundingSource
 from relay_billing.domain.policy import Policy
-from relay_billing.domain.requests import PreConsume
+from relay_billing.domain.requests import Manner, PreConsume
 from relay_billing.domain.sessions import BillingSession
-
-Manner = tuple[str | None, bool, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def _assumed(
     """What is assumed, decided once for all requests that differ in their ids, amount and model alone."""
     if only_rows_tell(policy, request):
         return None
-    manner = (request.preference, request.force_pre_consume, request.hold_ttl)
+    manner = request.manner
     if manner not in manners:
         manners[manner] = assume(policy, now_ms, request, sources)
     return manners[manner]

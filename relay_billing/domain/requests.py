@@ -1,7 +1,7 @@
 """The request for a hold (semantics §3)."""
 
 from dataclasses import dataclass
-from typing import Required, TypedDict
+from typing import NamedTuple, Required, TypedDict
 
 from relay_billing.domain import checks
 from relay_billing.domain.errors import InvalidRequest
@@ -25,6 +25,14 @@ class HoldFields(TypedDict, total=False):
     """Seconds; unset: the policy's."""
 
 
+class Manner(NamedTuple):
+    """What the decision on a plain hold depends on, besides the policy: not on who asks for how much."""
+
+    preference: str | None
+    force_pre_consume: bool
+    hold_ttl: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class PreConsume:
     """A request to hold quota. Checked when it is used, so that in a batch each has an answer of its own."""
@@ -39,6 +47,11 @@ class PreConsume:
     force_pre_consume: bool = False
     hold_ttl: int | None = None
     """Seconds; None: the policy's."""
+
+    @property
+    def manner(self) -> Manner:
+        """How the hold is asked for."""
+        return Manner(self.preference, self.force_pre_consume, self.hold_ttl)
 
     @classmethod
     def checked(cls, fields: HoldFields) -> "PreConsume":
