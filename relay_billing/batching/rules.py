@@ -63,17 +63,17 @@ def next_turn(
     batches: int,
     calls: int,
     last: int = 0,
-    expected: int = 0,
+    returning: int | None = None,
     freed: bool = False,
     closed: bool = False,
 ) -> Turn:
     """Whether a batch begins, and of how many calls.
 
     `waiting` calls wait, the first of them for `waited_s` seconds; `batches` are under way, with `calls` calls in all;
-    the last batch that ended had `last` calls. `expected`: so many calls are about to come, and a batch waits for them
-    within the window: threads that were answered together call again one after the other, tasks in the same turn of
-    the event loop. `freed`: a batch has just ended, so its lane takes the calls that came meanwhile. `closed`: no call
-    waits for others to come.
+    the last batch that ended had `last` calls. `returning`: so many threads were answered together and have not called
+    again; they will, one after the other, so a batch waits for them within the window. None: tasks call again in the
+    same turn of the event loop. `freed`: a batch has just ended, so its lane takes the calls that came meanwhile.
+    `closed`: no call waits for others to come.
     """
     if not waiting:
         return Turn(0)
@@ -85,6 +85,7 @@ def next_turn(
     if free <= 0:
         return Turn(0)
     left_s = how.window_ms / 1000 - waited_s
+    expected = 0 if returning is None else _expected(waiting, returning, last)
     # While nothing is under way, a batch needs nobody but the callers that are about to call again.
     enough = expected if freed or not batches else max(WORTH_A_LANE, expected)
     if not closed and waiting < min(enough, how.calls) and left_s > 0:
@@ -92,3 +93,11 @@ def next_turn(
     # Many calls are split among the free lanes, so that the database works on one batch while Python decides another.
     lanes = min(free, max(1, waiting // WORTH_A_LANE))
     return Turn(min(how.calls, -(-waiting // lanes)))
+
+
+def _expected(waiting: int, returning: int, last: int) -> int:
+    """How many calls a batch of threads waits for: as many as the last one had, but of a small crowd for all.
+
+    Otherwise a crowd of 8 would stay two halves that never meet, in twice as many batches.
+    """
+    return max(last if last > 1 else 0, min(WORTH_A_LANE, waiting + returning))

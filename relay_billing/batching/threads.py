@@ -64,7 +64,7 @@ class ThreadGatherer(Generic[Item, Answer]):
         self._lock = threading.RLock()
         self._ended = threading.Condition(self._lock)
         self._waiting: deque[_Call[Item, Answer]] = deque()
-        self._batches = self._calls = self._last = 0
+        self._batches = self._calls = self._last = self._returning = 0
         self._closed = False
 
     @property
@@ -95,6 +95,7 @@ class ThreadGatherer(Generic[Item, Answer]):
             if len(self._waiting) >= self._how.waiting:
                 raise self._refusal(mine, self._how.refusal())
             self._waiting.append(mine)
+            self._returning = max(0, self._returning - 1)
             pause_s = self._begin(mine)
         give_up = mine.came + ANSWER_TIMEOUT_S
         while mine.batch is None and not mine.answered:
@@ -135,7 +136,7 @@ class ThreadGatherer(Generic[Item, Answer]):
             batches=self._batches,
             calls=self._calls,
             last=self._last,
-            expected=self._last if self._last > 1 else 0,
+            returning=self._returning,
             freed=freed,
             closed=self._closed,
         )
@@ -179,6 +180,7 @@ class ThreadGatherer(Generic[Item, Answer]):
                 self._batches -= 1
                 self._calls -= len(batch)
                 self._last = len(batch)
+                self._returning = len(batch) if len(batch) > 1 else 0
                 self._begin(freed=True)
                 self._ended.notify_all()
 

@@ -28,16 +28,29 @@ CASES: dict[str, tuple[dict[str, int], dict[str, Any], Turn]] = {
     "a closed gatherer waits for nobody": ({}, {"waiting": 3, "batches": 1, "closed": True}, Turn(3)),
     "threads that were answered together come together": (
         {},
-        {"waiting": 1, "last": 8, "expected": 8},
+        {"waiting": 1, "last": 8, "returning": 7},
         Turn(0, WINDOW_S),
     ),
-    "they have come": ({}, {"waiting": 8, "last": 8, "expected": 8}, Turn(8)),
-    "they don't come": ({}, {"waiting": 1, "waited_s": 1.0, "last": 8, "expected": 8}, Turn(1)),
-    "a full batch waits for no more of them": ({"calls": 2}, {"waiting": 2, "last": 8, "expected": 8}, Turn(2)),
-    "a closed gatherer waits for none of them": ({}, {"waiting": 1, "last": 8, "expected": 8, "closed": True}, Turn(1)),
+    "they have come": ({}, {"waiting": 8, "last": 8, "returning": 0}, Turn(8)),
+    "they don't come": ({}, {"waiting": 1, "waited_s": 1.0, "last": 8, "returning": 7}, Turn(1)),
+    "a full batch waits for no more of them": ({"calls": 2}, {"waiting": 2, "last": 8, "returning": 6}, Turn(2)),
+    "a closed one waits for none of them": (
+        {},
+        {"waiting": 1, "last": 8, "returning": 7, "closed": True},
+        Turn(1),
+    ),
+    "a half of few waits for the other half": (
+        {},
+        {"waiting": 4, "last": 4, "returning": 4, "freed": True},
+        Turn(0, WINDOW_S),
+    ),
+    "both halves are there": ({}, {"waiting": 8, "last": 4, "returning": 0}, Turn(8)),
+    "the smaller half has not come": ({}, {"waiting": 4, "last": 3, "returning": 2, "freed": True}, Turn(0, WINDOW_S)),
+    "many wait for no other half": ({}, {"waiting": 8, "last": 8, "returning": 8, "freed": True}, Turn(8)),
+    "nobody returns after one alone": ({}, {"waiting": 2, "last": 1, "returning": 0, "freed": True}, Turn(2)),
     "beside a batch they come together too": (
         {},
-        {"waiting": WORTH_A_LANE, "batches": 1, "last": 30, "expected": 30},
+        {"waiting": WORTH_A_LANE, "batches": 1, "last": 30, "returning": 22},
         Turn(0, WINDOW_S),
     ),
     "all lanes are taken": ({}, {"waiting": 500, "waited_s": 9.0, "batches": 2}, Turn(0)),
@@ -87,14 +100,18 @@ class Shell:
     under_way: list[list[int]] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
     last: int = 0
+    returning: int = 0
     closed: bool = False
     threads: bool = False
     """Whether those that were answered together come again one after the other."""
 
     @property
     def expected(self) -> int:
-        """Calls that are about to come."""
-        return self.last if self.threads and self.last > 1 else 0
+        """Calls that a batch may wait for, where nothing is under way."""
+        if not self.threads:
+            return 0
+        few = min(WORTH_A_LANE, len(self.waiting) + self.returning)
+        return max(few, self.last if self.last > 1 else 0)
 
     @property
     def known(self) -> int:
@@ -103,6 +120,7 @@ class Shell:
 
     def end(self, number: int) -> None:
         self.last = len(self.under_way.pop(number))
+        self.returning = self.last if self.last > 1 else 0
         self.settle_down(freed=True)
 
     def ask(self, freed: bool = False) -> Turn:
@@ -115,7 +133,7 @@ class Shell:
             batches=len(self.under_way),
             calls=calls,
             last=self.last,
-            expected=self.expected,
+            returning=self.returning if self.threads else None,
             freed=freed,
             closed=self.closed,
         )
@@ -178,6 +196,7 @@ def test_every_call_is_taken_once_in_order_and_in_time_whatever_happens(
     for what, much in events:
         if what == "come":
             shell.waiting += [(came + number, shell.now_ms) for number in range(much)]
+            shell.returning = max(0, shell.returning - much)
             came += much
             shell.settle_down()
         elif what == "pass":
