@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from relay_billing.column_types import MYSQL
-from relay_billing.store import psycopg_transactions, sqlite_transactions
+from relay_billing.store import sqlite_transactions
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
 from relay_billing.store.direct import acarried_out
@@ -25,7 +25,6 @@ from relay_billing.store.drivers import (
 )
 from relay_billing.store.engine_options import bind, engine_options, server_url
 from relay_billing.store.last import Last
-from relay_billing.store.pipeline import aexecuted_alone, apiped, pipelined
 from relay_billing.store.waits import Bounds, Waits, waits_of
 
 T = TypeVar("T")
@@ -37,9 +36,11 @@ DIRECT = "aiosqlite"
 
 
 async def _acarried_out(connection: AsyncConnection, commands: Sequence[Command], *, first: bool) -> Sequence[Reply]:
-    if connection.dialect.driver in PIPELINING and pipelined(commands):
-        return await apiped(connection, commands, first=first)
-    if connection.dialect.driver == DIRECT and pipelined(commands):
+    if connection.dialect.driver in PIPELINING and Command.together(commands):
+        from relay_billing.store import pipeline
+
+        return await pipeline.apiped(connection, commands, first=first)
+    if connection.dialect.driver == DIRECT and Command.together(commands):
         return await acarried_out(connection, commands)
     if connection.dialect.name in MYSQL:
         from relay_billing.store import mysql_direct
@@ -59,14 +60,8 @@ async def _aexecuted(connection: AsyncConnection, command: Command) -> Reply:
 
 
 @asynccontextmanager
-async def _atransaction(
-    engine: AsyncEngine, dialect: Dialect, *, reading: bool, piped: bool
-) -> AsyncIterator[AsyncConnection]:
+async def _atransaction(engine: AsyncEngine, dialect: Dialect, *, reading: bool) -> AsyncIterator[AsyncConnection]:
     begin = dialect.begin_reading if reading else dialect.begin
-    if piped:
-        async with psycopg_transactions.atransaction(engine) as connection:
-            yield connection
-        return
     if begin is None:
         async with engine.begin() as connection:
             yield connection
@@ -77,8 +72,10 @@ async def _atransaction(
 
 async def _aalone(engine: AsyncEngine, command: Alone) -> Reply:
     try:
+        from relay_billing.store import pipeline
+
         async with engine.connect() as connection:
-            return await aexecuted_alone(connection, command)
+            return await pipeline.aexecuted_alone(connection, command)
     except SQLAlchemyError:
         return NOTHING_KNOWN
 
@@ -105,8 +102,8 @@ async def _aattempt(engine: AsyncEngine, dialect: Dialect, steps: Steps[T], kept
             commands = steps.send([kept.reply])
     except StopIteration as end:
         return cast(T, end.value)
-    piped = engine.dialect.driver in PIPELINING and pipelined(cast("Sequence[Command]", commands))
-    async with _atransaction(engine, dialect, reading=reading, piped=piped) as connection:
+    piped = engine.dialect.driver in PIPELINING and Command.together(commands)
+    async with _atransaction(engine, dialect, reading=reading) as connection:
         first = True
         try:
             while True:

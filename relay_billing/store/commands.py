@@ -30,6 +30,11 @@ class Command:
         """A constant statement with its parameters."""
         return cls(statement, parameters, constant=True)
 
+    @staticmethod
+    def together(commands: Sequence["Command | Alone"]) -> bool:
+        """Whether a list of commands may be sent in one round trip."""
+        return all(isinstance(each, Command) and each.constant for each in commands)
+
     def check(self, count: int) -> None:
         """Raises UpdateDataError unless it `touches` as many rows as it has changed."""
         if self.touches not in (None, count):

@@ -14,7 +14,7 @@ from sqlalchemy.pool import Pool
 
 from relay_billing.column_types import MYSQL
 from relay_billing.domain.errors import BillingUnavailable, InvalidRequest, UpdateDataError
-from relay_billing.store import psycopg_transactions, sqlite_transactions
+from relay_billing.store import sqlite_transactions
 from relay_billing.store.allowance import Allowance, lengthened
 from relay_billing.store.commands import Alone, Command, Reply, Steps
 from relay_billing.store.dialects import Dialect
@@ -22,7 +22,6 @@ from relay_billing.store.direct import carried_out
 from relay_billing.store.engine_options import BOUNDS, bind, engine_options, server_url
 from relay_billing.store.failures import cause_of
 from relay_billing.store.last import Last
-from relay_billing.store.pipeline import executed_alone, piped, pipelined
 from relay_billing.store.urls import parsed
 from relay_billing.store.waits import (
     LONG_STATEMENT_TIMEOUT_S,
@@ -80,9 +79,11 @@ def reply_of(result: CursorResult[tuple[object, ...]]) -> Reply:
 
 def _carried_out(connection: Connection, commands: Sequence[Command], *, first: bool) -> Sequence[Reply]:
     """Run one list of commands. `first`: it begins its transaction."""
-    if connection.dialect.driver in PIPELINING and pipelined(commands):
-        return piped(connection, commands, first=first)
-    if connection.dialect.driver == DIRECT and pipelined(commands):
+    if connection.dialect.driver in PIPELINING and Command.together(commands):
+        from relay_billing.store import pipeline
+
+        return pipeline.piped(connection, commands, first=first)
+    if connection.dialect.driver == DIRECT and Command.together(commands):
         return carried_out(connection, commands)
     if connection.dialect.name in MYSQL:
         from relay_billing.store import mysql_direct
@@ -117,13 +118,9 @@ def _set_up(connection: Connection, opening: Sequence[str]) -> None:
 
 
 @contextmanager
-def _transaction(engine: Engine, dialect: Dialect, *, reading: bool, piped: bool) -> Iterator[Connection]:
-    """A transaction. `piped`: its first list of commands is sent as a pipeline, which begins it."""
+def _transaction(engine: Engine, dialect: Dialect, *, reading: bool) -> Iterator[Connection]:
+    """A transaction. One whose first list of commands is pipelined begins with that list."""
     begin = dialect.begin_reading if reading else dialect.begin
-    if piped:
-        with psycopg_transactions.transaction(engine) as connection:
-            yield connection
-        return
     if begin is None:
         with engine.begin() as connection:
             _set_up(connection, dialect.opening)
@@ -142,7 +139,9 @@ def bounds_of(engine: "Engine | AsyncEngine") -> Bounds:
 def _alone(engine: Engine, command: Alone) -> Reply:
     """Run one auto-committed statement. An error counts as no rows: the general path is correct after any error."""
     try:
-        return executed_alone(engine, command)
+        from relay_billing.store import pipeline
+
+        return pipeline.executed_alone(engine, command)
     except (SQLAlchemyError, engine.dialect.loaded_dbapi.Error):
         return NOTHING_KNOWN
 
@@ -232,9 +231,9 @@ def _attempt(
             commands = steps.send([kept.reply])
     except StopIteration as end:
         return cast(T, end.value)
-    piped = engine.dialect.driver in PIPELINING and allowed_s is None and pipelined(cast("Sequence[Command]", commands))
+    piped = engine.dialect.driver in PIPELINING and allowed_s is None and Command.together(commands)
     with (
-        _transaction(engine, dialect, reading=reading, piped=piped) as connection,
+        _transaction(engine, dialect, reading=reading) as connection,
         nullcontext() if allowed_s is None else lengthened(connection, allowed_s),
     ):
         first = True

@@ -93,8 +93,7 @@ def holds_of(words: AccountWords) -> str:
 HOLDS = holds_of(AccountWords(OWN))
 """Locks users by id, then tokens by id. Each lock step sorts, reads the step before it to its end, and joins it to an
 index, never to another list: a cached plan would scan that list once per row. Accounts are updated in order too, so
-that more of the new row versions fit on their page. Text SQL: Core has no data-changing WITH that locks first. In one
-line it is short enough for psycopg's cache of converted queries.
+that more of the new row versions fit on their page. Text SQL: Core has no data-changing WITH that locks first.
 """
 
 

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from multiprocessing import get_context
@@ -15,6 +15,7 @@ from sqlalchemy import Engine, event
 
 from relay_billing import BillingClient, Ledger, Policy, PreConsume, RefundJob, SettleJob
 from relay_billing.store.drivers import engine_of
+from relay_billing.store.libpq import Prepared, Result, Statement, Waiting
 from tests.fixtures.accounts import Clock
 
 DAY_S = 86_400
@@ -72,9 +73,25 @@ USE_CASES: dict[str, Callable[[Engine], object]] = {
 
 
 def _step_at_the_driver(step: Callable[[], None]) -> None:
-    """Step before every statement that a driver is given: not all of them go through SQLAlchemy."""
+    """Step before every statement that is sent: not all of them go through SQLAlchemy, nor through a cursor."""
     for taker, method in ((psycopg.Cursor, "execute"), (pymysql.connections.Connection, "query")):
         setattr(taker, method, _stepping(getattr(taker, method), step))
+    exchange = Prepared.exchange
+
+    def stepping(prepared: Prepared, statements: Sequence[Statement]) -> Waiting[list[Result]]:
+        """Step before a list is sent, and again before its answer is there."""
+        step()
+        waiting = exchange(prepared, statements)
+        try:
+            wanted = next(waiting)
+            step()
+            while True:
+                wanted = waiting.send((yield wanted))
+        except StopIteration as end:
+            answers: list[Result] = end.value
+            return answers
+
+    Prepared.exchange = stepping  # type: ignore[assignment,method-assign]
 
 
 def _stepping(carry_out: Callable[..., Any], step: Callable[[], None]) -> Callable[..., Any]:

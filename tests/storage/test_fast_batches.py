@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 from sqlalchemy import Engine, delete, update
 from sqlalchemy.exc import OperationalError
 
@@ -16,11 +15,8 @@ from relay_billing import BillingError, BillingSession, Ledger, Outcome, Policy,
 from relay_billing.domain.jobs import Job
 from relay_billing.flows import settlements
 from relay_billing.schema import tokens, users
-from relay_billing.store import drivers
+from relay_billing.store import drivers, pipeline
 from relay_billing.store.commands import Alone, Reply
-from relay_billing.store.fast_hold_batch import HOLDS
-from relay_billing.store.fast_settle import SETTLES
-from relay_billing.store.pipeline import executed_alone
 from tests.fixtures.accounts import START, Clock, given, states, wallet
 from tests.fixtures.twins import Twins, answered, stored, twins, unchained
 
@@ -187,7 +183,7 @@ class Statements:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.names: list[str] = []
-        carried_out = executed_alone
+        carried_out = pipeline.executed_alone
 
         def executed(engine: Engine, alone: Alone) -> Reply:
             reply = carried_out(engine, alone)
@@ -196,7 +192,7 @@ class Statements:
                 self.names += [sent[row["n"] - 1] for row in reply.rows]
             return reply
 
-        monkeypatch.setattr(drivers, "executed_alone", executed)
+        monkeypatch.setattr(pipeline, "executed_alone", executed)
 
 
 @pytest.fixture
@@ -254,13 +250,13 @@ def test_jobs_end_as_the_general_path_ends_them(both: Twins, statements: Stateme
 
 
 def test_a_fast_statement_whose_answer_was_lost_is_not_done_twice(both: Twins, monkeypatch: pytest.MonkeyPatch) -> None:
-    carried_out = executed_alone
+    carried_out = pipeline.executed_alone
 
     def lost(engine: Engine, alone: Alone) -> Reply:
         carried_out(engine, alone)
         return drivers.NOTHING_KNOWN
 
-    monkeypatch.setattr(drivers, "executed_alone", lost)
+    monkeypatch.setattr(pipeline, "executed_alone", lost)
     ledger, _ = both.ledgers(HELD)
     held = ledger.pre_consume_many([ask("a"), ask("b")])
     assert held == [ledger.get("a"), ledger.get("b")]
@@ -287,11 +283,6 @@ def test_what_a_statement_applied_stays_applied_when_the_rest_is_tried_again(
     answers = ledger.pre_consume_many([ask("c", quota=40), ask("c", quota=40)])
     assert answers == [ledger.get("c")] * 2
     assert ledger.reconcile() == []
-
-
-@pytest.mark.parametrize("statement", [HOLDS, SETTLES], ids=["holds", "settles"])
-def test_a_statement_is_short_enough_for_psycopg_to_remember_how_it_is_sent(statement: str) -> None:
-    assert len(statement) < MAX_CACHED_STATEMENT_LENGTH
 
 
 THREADS, ROUNDS, BATCH, EACH = 8, 6, 20, 10

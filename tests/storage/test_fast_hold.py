@@ -4,14 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 from sqlalchemy import Engine, event, select
 
 from relay_billing import BillingError, BillingSession, Ledger, Policy, PreConsume
 from relay_billing.domain.fast_hold import assume
 from relay_billing.domain.sources import FUNDING
 from relay_billing.schema import billing_ledger, metadata
-from relay_billing.store.fast_hold import HOLD
 from tests.fixtures.accounts import START, Clock, given
 
 ASK = PreConsume("r1", 1, 1, 100, "gpt-4o", "wallet_first")
@@ -140,7 +138,3 @@ def test_the_same_request_again_is_a_replay(postgresql: Engine) -> None:
     assert held(ledger, ASK) == first
     assert held(ledger, replace(ASK, quota=101)) == "idempotency_conflict"
     assert len(rows(postgresql)) == 2
-
-
-def test_the_statement_is_short_enough_for_psycopg_to_remember_how_it_is_sent() -> None:
-    assert len(HOLD) < MAX_CACHED_STATEMENT_LENGTH

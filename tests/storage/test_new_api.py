@@ -18,9 +18,6 @@ from relay_billing.store.account_shapes import OPTIONAL, OWN, AccountShape
 from relay_billing.store.account_statements import account_statements
 from relay_billing.store.account_words import AccountWords
 from relay_billing.store.drivers import engine_of
-from relay_billing.store.fast_hold import SHORT, hold_of
-from relay_billing.store.fast_hold_batch import holds_of
-from relay_billing.store.fast_settle import settles_of
 from tests.fixtures.accounts import START, Clock, given, states, token, wallet
 from tests.fixtures.databases import empty
 from tests.fixtures.new_api import SUBSCRIPTIONS, TOKENS, USERS, new_api, new_api_rows
@@ -174,12 +171,6 @@ def test_statements_on_our_own_tables_carry_nothing_of_a_relays() -> None:
 def _moves(shape: AccountShape) -> list[object]:
     made = account_statements(shape)
     return [made.move_wallet, made.move_token, made.lock_users, made.lock_tokens]
-
-
-def test_statements_on_a_relays_tables_are_short_enough_for_psycopg_to_remember_how_they_are_sent() -> None:
-    words = AccountWords(WHOLE)
-    texts = [hold_of(words, asks_subscriptions=asks) for asks in (True, False)] + [holds_of(words), settles_of(words)]
-    assert [len(each) for each in texts if len(each) > SHORT] == []
 
 
 def test_a_relay_of_asyncio_holds_in_its_own_tables(empty_url: str, tmp_path: Path, relays: Engine) -> None:
