@@ -33,12 +33,22 @@ class _Call(Generic[Item, Answer]):
         """Whether its thread wakes by itself when the window is over; only the first waiting call needs to."""
         self.answered = False
         self.answer: Answer | Exception | None = None
+        self.woken: threading.Event | None = None
+        """What its thread sleeps on; None: it has not had to wait, as a lone call never has."""
+
+    def fall_asleep(self) -> threading.Event:
+        """What its thread sleeps on from now on. The caller holds the lock, so that whoever wakes it finds it."""
         self.woken = threading.Event()
+        return self.woken
+
+    def wake(self) -> None:
+        if self.woken is not None:
+            self.woken.set()
 
     def give(self, answer: Answer | Exception) -> None:
         self.answer = answer
         self.answered = True
-        self.woken.set()
+        self.wake()
 
 
 class ThreadGatherer(Generic[Item, Answer]):
@@ -97,13 +107,16 @@ class ThreadGatherer(Generic[Item, Answer]):
             self._waiting.append(mine)
             self._returning = max(0, self._returning - 1)
             pause_s = self._begin(mine)
+            if mine.batch is not None:
+                return
+            woken = mine.fall_asleep()
         give_up = mine.came + ANSWER_TIMEOUT_S
         while mine.batch is None and not mine.answered:
             if time.monotonic() >= give_up:
                 raise self._refusal(mine, BillingUnavailable(f"no answer came in {ANSWER_TIMEOUT_S:.0f} s"))
-            mine.woken.wait(ANSWER_TIMEOUT_S if pause_s is None else pause_s)
+            woken.wait(ANSWER_TIMEOUT_S if pause_s is None else pause_s)
             # Cleared before the next check, so that anything set after the check wakes the thread again.
-            mine.woken.clear()
+            woken.clear()
             if not mine.answered:
                 with self._lock:
                     pause_s = self._begin(mine)
@@ -116,23 +129,25 @@ class ThreadGatherer(Generic[Item, Answer]):
 
         The caller holds the lock.
         """
-        turn = self._turn(freed)
-        while turn.calls:
+        while self._waiting:
+            turn = self._turn(freed)
+            if not turn.calls:
+                return self._watched(turn, mine)
+            freed = False
             batch = [self._waiting.popleft() for _ in range(turn.calls)]
             self._batches += 1
             self._calls += len(batch)
             # The thread that runs now leads, which saves a switch; else the call that waited longest.
             leader = mine if mine is not None and mine in batch else batch[0]
             leader.batch = batch
-            leader.woken.set()
-            turn = self._turn()
-        return self._watched(turn, mine)
+            leader.wake()
+        return None
 
     def _turn(self, freed: bool = False) -> Turn:
         return next_turn(
             self._how,
             waiting=len(self._waiting),
-            waited_s=time.monotonic() - self._waiting[0].came if self._waiting else 0.0,
+            waited_s=time.monotonic() - self._waiting[0].came,
             batches=self._batches,
             calls=self._calls,
             last=self._last,
@@ -142,13 +157,13 @@ class ThreadGatherer(Generic[Item, Answer]):
         )
 
     def _watched(self, turn: Turn, mine: _Call[Item, Answer] | None) -> float | None:
-        first = self._waiting[0] if self._waiting else None
-        if first is mine and mine is not None:
-            mine.watches = turn.wait_s is not None
+        first = self._waiting[0]
+        if first is mine:
+            first.watches = turn.wait_s is not None
             return turn.wait_s
-        if first is not None and turn.wait_s is not None and not first.watches:
+        if turn.wait_s is not None and not first.watches:
             first.watches = True
-            first.woken.set()
+            first.wake()
         return None
 
     def _lead(self, mine: _Call[Item, Answer], batch: list[_Call[Item, Answer]]) -> None:

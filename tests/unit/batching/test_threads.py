@@ -229,10 +229,11 @@ def test_a_waiter_who_is_interrupted_holds_nobody_up(monkeypatch: pytest.MonkeyP
     event = Startled()
 
     class Call(threads._Call[int, int]):
-        def __init__(self, item: int) -> None:
-            super().__init__(item)
-            if item == 2:
-                self.woken = event
+        def fall_asleep(self) -> threading.Event:
+            if self.item != 2:
+                return super().fall_asleep()
+            self.woken = event
+            return event
 
     monkeypatch.setattr(threads, "_Call", Call)
     with ThreadPoolExecutor(4) as pool:
