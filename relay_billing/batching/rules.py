@@ -21,7 +21,7 @@ class Gathering:
 
     window_ms: int = 2
     """Milliseconds a call waits for others while a batch is under way and a lane is free, and of threads, for those
-    that were answered together with it. A lone call never waits."""
+    that were just answered together. A lone call never waits."""
     calls: int = 64
     """Most calls of one batch; more than 64 lengthen the wait of each and gain little."""
     waiting: int = 10_000

@@ -71,9 +71,9 @@ async def _atransaction(engine: AsyncEngine, dialect: Dialect, *, reading: bool)
 
 
 async def _aalone(engine: AsyncEngine, command: Alone) -> Reply:
-    try:
-        from relay_billing.store import pipeline
+    from relay_billing.store import pipeline
 
+    try:
         async with engine.connect() as connection:
             return await pipeline.aexecuted_alone(connection, command)
     except SQLAlchemyError:

@@ -1,19 +1,17 @@
 """psycopg connections whose waits are bounded, and that detect a pooler in front of the server."""
 
 import time
-from collections.abc import Generator
 from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Engine
 
 from relay_billing.store.allowance import Allowance
+from relay_billing.store.libpq import Waiting
 from relay_billing.store.opened import opened_by
 from relay_billing.store.waits import GRACE_S, Bounds, Waits, connect_timeout_s, deadline_of_wait
 
 T = TypeVar("T")
-Waiting = Generator[Any, Any, T]
-"""psycopg's wait generator: yields the I/O event that it waits for, is sent the ready one, returns the result."""
 
 
 def _within(connection: Allowance, pgconn: psycopg.pq.abc.PGconn, waiting: Waiting[T]) -> Waiting[T]:

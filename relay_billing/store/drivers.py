@@ -138,9 +138,9 @@ def bounds_of(engine: "Engine | AsyncEngine") -> Bounds:
 
 def _alone(engine: Engine, command: Alone) -> Reply:
     """Run one auto-committed statement. An error counts as no rows: the general path is correct after any error."""
-    try:
-        from relay_billing.store import pipeline
+    from relay_billing.store import pipeline
 
+    try:
         return pipeline.executed_alone(engine, command)
     except (SQLAlchemyError, engine.dialect.loaded_dbapi.Error):
         return NOTHING_KNOWN
