@@ -148,7 +148,7 @@ def _judge_in_shadow(on: Watched) -> None:
 
 
 KEPT_AFTER = 24
-"""Calls by which psycopg has prepared a statement, at its fifth, and PostgreSQL, after five more, keeps a plan."""
+"""Calls after which a statement is prepared (five) and PostgreSQL keeps a plan of it (five more)."""
 FRAGMENTS = ("PLANS",)
 """Statements that others are made of."""
 
