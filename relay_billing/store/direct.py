@@ -3,7 +3,7 @@
 Each statement is compiled once, and sqlite3 caches the prepared statement by its text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
@@ -32,16 +32,22 @@ def _raised(connection: Connection, error: Exception, commands: Sequence[Command
     return raised(connection, error, "; ".join(_sent_of(each).text for each in commands))
 
 
+def _unanswered(commands: Sequence[Command], replies: list[Reply]) -> Iterator[tuple[Command, Sent]]:
+    """The commands that must be sent, each once the reply before it is there; replies that are known are added."""
+    for command in commands:
+        if (spared := Reply.known(command, replies)) is not None:
+            replies.append(spared)
+        else:
+            yield command, _sent_of(command)
+
+
 def carried_out(connection: Connection, commands: Sequence[Command]) -> list[Reply]:
     """Run constant commands in their order; return a reply for each. Raises SQLAlchemy's errors."""
     raw: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
     replies: list[Reply] = []
     try:
-        for command in commands:
-            sent = _sent_of(command)
-            if (spared := Reply.known(command, replies)) is not None:
-                replies.append(spared)
-            elif isinstance(command.parameters, dict):
+        for command, sent in _unanswered(commands, replies):
+            if isinstance(command.parameters, dict):
                 found = raw.execute(sent.text, sent.parameters(command.parameters)).fetchall()
                 replies.append(sent.reply(found))
             else:
@@ -58,11 +64,8 @@ async def acarried_out(connection: "AsyncConnection", commands: Sequence[Command
     raw: aiosqlite.Connection = known.connection.driver_connection  # type: ignore[assignment]
     replies: list[Reply] = []
     try:
-        for command in commands:
-            sent = _sent_of(command)
-            if (spared := Reply.known(command, replies)) is not None:
-                replies.append(spared)
-            elif isinstance(command.parameters, dict):
+        for command, sent in _unanswered(commands, replies):
+            if isinstance(command.parameters, dict):
                 found = await raw.execute_fetchall(sent.text, sent.parameters(command.parameters))
                 replies.append(sent.reply(found))
             else:
