@@ -1,4 +1,4 @@
-"""Sends statements through `psycopg.pq`, psycopg's wrapper of libpq: its cursors take thrice the processor time.
+"""Sends statements through `psycopg.pq`, psycopg's wrapper of libpq: its cursors take more of the processor.
 
 Statements travel as a pipeline, so they take one round trip together. Waits, and what becomes of them when they are
 interrupted, stay with psycopg's connection (`connections`).
@@ -164,12 +164,13 @@ class Prepared:
         key = (query, tuple([each[0] for each in written]))
         values = [each[1] for each in written]
         name = self._names.get(key) or preparing.get(key)
-        prepares = name is None and self._is_worth_preparing(key)
+        prepares = name is None and self._counted_as_often(key)
         if prepares:
             name = preparing[key] = b"billing_%d" % next(self._numbers)
         return _Message(key, values, name, prepares)
 
-    def _is_worth_preparing(self, key: _Key) -> bool:
+    def _counted_as_often(self, key: _Key) -> bool:
+        """Count one more sending of a statement; return whether it is sent often enough to be prepared."""
         threshold = self._raw.prepare_threshold
         if threshold is None or (len(self._sent) >= MOST_PREPARED and key not in self._sent):
             return False
